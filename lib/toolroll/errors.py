@@ -1,0 +1,42 @@
+"""What can go wrong, and the exit code each kind of failure has.
+
+Every failure a user can meet is a `ToolrollError`; the run loop in `toolroll.cli` prints it as one
+line, `command: place: why`, and ends with its exit code. Nothing here imports anything of ours.
+"""
+
+OK = 0  #: done; tolerated bad rows are counted on stderr and in the manifest
+FAILED = 1  #: failed, or a bad row under `--on-error stop`, or more than `--max-errors`
+USAGE = 2  #: the command line or a settings file is wrong
+STOPPED = 75  #: stopped by a signal, can be resumed (EX_TEMPFAIL)
+INTERRUPTED = 130  #: Ctrl-C
+BROKEN_PIPE = 141  #: the reader of our output went away (128 + SIGPIPE)
+
+
+class ToolrollError(Exception):
+    """A failure with a place and a reason, told in one line.
+
+    `place` is what the failure is about (a file, `file:line`, a URL, an option) and may be empty.
+    """
+
+    exit_code = FAILED
+
+    def __init__(self, why: str, *, place: str = "") -> None:
+        super().__init__(f"{place}: {why}" if place else why)
+        self.why = why
+        self.place = place
+
+
+class UsageError(ToolrollError):
+    """The command line, the environment or a settings file asks for something that cannot be."""
+
+    exit_code = USAGE
+
+
+class RowError(ToolrollError):
+    """One record cannot be processed. Never a score: an error must not look like a zero."""
+
+
+class Stopped(ToolrollError):
+    """A signal asked us to stop; the work done so far is kept and `--resume` continues it."""
+
+    exit_code = STOPPED
