@@ -1,0 +1,580 @@
+"""How a command is declared: `command()` and the option groups.
+
+A command is one click declaration and one generator from rows to rows. Everything that commands
+have in common (files, bad rows, shards, resuming, signals, messages, exit codes, settings from the
+environment or a file) is here and in `toolroll.run.loop`; toolroll(7) tells users about it.
+
+Nothing heavy is imported here, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import fields as dataclass_fields
+from typing import Any, NoReturn, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from toolroll import __version__
+from toolroll.errors import FAILED, INTERRUPTED, OK, STOPPED, USAGE, Stopped, ToolrollError, UsageError
+from toolroll.run import loop
+from toolroll.run.log import DEBUG, Log, write_stderr
+from toolroll.run.loop import each
+from toolroll.run.manifest import Manifest
+from toolroll.run.signals import StopFlag
+
+F = TypeVar("F", bound=Callable[..., Any])
+__all__ = ["Tool", "command", "each", "offers_table", "option_group", "uses_model", "uses_seed"]
+
+#: Options that say how to run, not what to compute: they may differ when a run is resumed.
+EXECUTION = frozenset(
+    [
+        "files",
+        "output",
+        "errors",
+        "resume",
+        "no_meta",
+        "line_buffered",
+        "max_errors",
+        "log",
+        "quiet",
+        "verbose",
+        "config",
+        "show_config",
+        "version",
+        "version_json",
+        "schema",
+        "device",
+        "batch_size",
+        "window",
+        "timeout",
+        "cache",
+        "api_key_file",
+        "threads",
+        "base_url",
+    ]
+)
+
+
+class Tool(click.Command):
+    """A command of toolroll."""
+
+    def __init__(
+        self, name: str, function: Callable[..., Any], contract: loop.Contract, *, adds: dict[str, Any], epilog: str
+    ) -> None:
+        self.contract = contract
+        self.added_types = adds
+        self.function = function
+        self.groups: dict[str, tuple[type, tuple[str, ...]]] = getattr(function, "__toolroll_groups__", {})
+        self.examples: str = getattr(sys.modules[function.__module__], "EXAMPLES", "").strip("\n")
+        own = list(reversed(getattr(function, "__click_params__", [])))
+        if contract.reads is not None and not any(isinstance(param, click.Argument) for param in own):
+            own.insert(0, _files_argument())
+        help_text = (function.__doc__ or "").strip()
+        super().__init__(
+            name,
+            params=[*own, *_standard_options(contract)],
+            callback=self._call,
+            help=help_text,
+            epilog=epilog,
+            context_settings={
+                "help_option_names": ["-h", "--help"],
+                "max_content_width": 100,
+                "auto_envvar_prefix": "TOOLROLL",
+            },
+        )
+
+    # --- running
+
+    def main(
+        self,
+        args: Any = None,
+        prog_name: Any = None,
+        complete_var: Any = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run with `args` and end the process with the right exit code."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode, **extra)
+        self._main_shell_completion({"auto_envvar_prefix": "TOOLROLL"}, str(self.name), complete_var)
+        code = self.run(list(sys.argv[1:] if args is None else args))
+        sys.exit(code)
+
+    def run(self, args: list[str]) -> int:
+        """Run with `args`; the exit code. A broken pipe ends the process by SIGPIPE instead."""
+        name = str(self.name)
+        log = Log(name)
+        try:
+            with self.make_context(name, args, obj=log) as context:
+                self.invoke(context)
+            sys.stdout.flush()
+        except (click.exceptions.Exit, click.exceptions.Abort) as error:
+            return _flush_stdout(getattr(error, "exit_code", INTERRUPTED))
+        except click.ClickException as error:
+            log.error(f"{_usage_why(error)} (see {name} --help)")
+            return USAGE
+        except ToolrollError as error:
+            _trace(log)
+            log.close()
+            if isinstance(error, Stopped):
+                log.warn(error.why)
+                return STOPPED
+            log.error(error.why, error.place)
+            return error.exit_code
+        except (loop.OutputClosed, BrokenPipeError):
+            _die_of_sigpipe()
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except OSError as error:
+            _trace(log)
+            log.error(error.strerror or str(error), str(error.filename or ""))
+            return FAILED
+        except MemoryError:
+            _trace(log)
+            log.error("out of memory")
+            return FAILED
+        except Exception as error:  # the last resort: a defect is told in one line too
+            _trace(log)
+            log.error(f"internal error: {type(error).__name__}: {error} (run with -v -v for the traceback)")
+            return FAILED
+        return OK
+
+    def _call(self, **values: Any) -> None:
+        context = click.get_current_context()
+        log: Log = context.obj
+        if values.pop("show_config"):
+            click.echo(_config_text(context), nl=False)
+            return
+        log.level = DEBUG if values["verbose"] >= DEBUG else values["verbose"] - values["quiet"]
+        log.json = values["log"] == "json"
+        settings = self._settings(values, log)
+        manifest = (
+            None if values["no_meta"] else Manifest(str(self.name), [str(self.name), *sys.argv[1:]], _shaping(context))
+        )
+        stop = StopFlag()
+        with stop.installed():
+            self._run(values, settings, log, stop, manifest)
+
+    def _run(
+        self, values: dict[str, Any], settings: loop.Settings, log: Log, stop: StopFlag, manifest: Manifest | None
+    ) -> None:
+        own = self._own_values(values, {"log": log, "stop": stop, "manifest": manifest})
+        if self.contract.reads is None:
+            self.function(**own)
+            if stop:
+                raise Stopped(f"stopped by {stop.asked_by}")
+            return
+        if not settings.inputs and _stdin_is_terminal():
+            log.note("reading from the terminal; end with Ctrl-D, or name a file")
+        log.start_bar(None)
+        run = loop.Run(self.contract, settings, log=log, stop=stop, manifest=manifest)
+        try:
+            run.execute(lambda rows: self.function(rows, **own))
+        finally:
+            log.close()
+
+    def _own_values(self, values: dict[str, Any], services: dict[str, Any]) -> dict[str, Any]:
+        """The keyword arguments of the command's own function."""
+        grouped = {name for _, names in self.groups.values() for name in names}
+        wanted = _parameter_names(self.function)
+        own = {name: value for name, value in values.items() if name in wanted and name not in grouped}
+        for keyword, (kind, names) in self.groups.items():
+            own[keyword] = kind(**{name: values[name] for name in names})
+        own.update({name: service for name, service in services.items() if name in wanted})
+        return own
+
+    def _settings(self, values: dict[str, Any], log: Log) -> loop.Settings:
+        from toolroll.io.shard import parse_shard
+
+        shard = parse_shard(values["shard"], os.environ) if values.get("shard") else None
+        if shard is not None:
+            log.shard = str(shard)
+            if values["shard"] == "slurm":
+                log.note(f"slurm: this is shard {shard}")
+        wanted = {field.name for field in dataclass_fields(loop.Settings)}
+        known = {name: value for name, value in values.items() if name in wanted}
+        known["inputs"] = tuple(values.get("files", ()))
+        known["shard"] = shard
+        known["group_by"] = tuple(filter(None, (values.get("group_by") or "").split(",")))
+        for name in ("output", "errors"):
+            known[name] = _with_shard(known.get(name), shard)
+        if known.get("resume") and known["output"] in (None, "-"):
+            raise UsageError("needs an output file (-o)", place="--resume")
+        if known["group_by"] and shard is None:
+            raise UsageError("goes with --shard", place="--group-by")
+        return loop.Settings(**known)
+
+    # --- help
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """What the command does in a line, how to call it, examples, then the rest."""
+        first, _, rest = (self.help or "").partition("\n\n")
+        formatter.write(first.replace("\n", " ") + "\n\n")
+        self.format_usage(ctx, formatter)
+        if self.examples:
+            formatter.write("\nExamples:\n" + self.examples + "\n")
+        if rest:
+            formatter.write_paragraph()
+            with formatter.indentation():
+                formatter.write_text(_dedented(rest))
+        self.format_options(ctx, formatter)
+        self.format_epilog(ctx, formatter)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The command's own options first, the common ones after."""
+        groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                groups.setdefault(section_of(param), []).append(record)
+        for title, records in groups.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+class _Option(click.Option):
+    """An option of a group that has its own section in the help."""
+
+    def __init__(self, *args: Any, section: str = "Options", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+def section_of(param: click.Parameter) -> str:
+    """The section of the help and the man page that a parameter belongs to."""
+    if isinstance(param, click.Argument):
+        return "Arguments"
+    return getattr(param, "section", "Common options" if param.name == "help" else "Options")
+
+
+def command(
+    name: str,
+    *,
+    reads: type | None = None,
+    adds: dict[str, Any] | None = None,
+    key: tuple[str, ...] = ("id", "sample"),
+    reducer: bool = False,
+    slow: bool = False,
+    expands: bool = False,
+    epilog: str = "See toolroll(7).",
+) -> Callable[[Callable[..., Any]], Tool]:
+    """Declare a command. The function gets `rows` (when it reads any) and its own options by name.
+
+    It may also name `log` (messages), `stop` (was the run asked to stop?) and `manifest` among its
+    parameters. `adds` maps the fields it adds to rows to their types. The rest: see `loop.Contract`.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Tool:
+        contract = loop.Contract(reads, tuple(adds or ()), key, reducer, slow, expands)
+        return Tool(name, function, contract, adds=adds or {}, epilog=epilog)
+
+    return decorate
+
+
+def option_group(keyword: str, kind: type, options: Iterable[click.Option]) -> Callable[[F], F]:
+    """Add `options` to a command; their values reach it as one frozen `kind`, named `keyword`."""
+    options = list(options)
+
+    def decorate(function: F) -> F:
+        groups = dict(getattr(function, "__toolroll_groups__", {}))
+        groups[keyword] = (kind, tuple(str(option.name) for option in options))
+        function.__toolroll_groups__ = groups  # type: ignore[attr-defined]
+        params = getattr(function, "__click_params__", [])
+        function.__click_params__ = [*reversed(options), *params]  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def uses_seed(function: F) -> F:
+    """Add `--seed`. Each record's own seed comes from it by `toolroll.run.seeds.record_seed`."""
+    text = "Seed of all randomness. A record's own seed is derived from it, the record's id and the sample, never from order."
+    return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help=text)(function)
+
+
+def offers_table(function: F) -> F:
+    """Add `--table`: results as an aligned table instead of JSON lines."""
+    return click.option("--table", is_flag=True, help="Print an aligned table instead of JSON lines.")(function)
+
+
+def uses_model(function: F) -> F:
+    """Add the options that choose and run a text model, as one `model: ModelOptions`."""
+    from toolroll.models.options import ModelOptions, model_options
+
+    return option_group("model", ModelOptions, model_options(_Option))(function)
+
+
+# --- what every command has
+
+
+def _files_argument() -> click.Argument:
+    return click.Argument(
+        ["files"],
+        nargs=-1,
+        type=click.Path(),
+        metavar="[FILE]...",
+        help="JSON lines to read, in order; none or - is stdin. .gz and .zst are read too.",
+    )
+
+
+def _standard_options(contract: loop.Contract) -> list[click.Option]:
+    files, rows, logs = "Input and output", "Records", "Common options"
+    options: list[click.Option] = []
+    if contract.reads is not None:
+        options += [
+            _Option(
+                ["-o", "--output"],
+                metavar="FILE",
+                section=files,
+                help="Write here instead of stdout; the file appears when it is complete. - is stdout, {shard} the share's number, .gz and .zst compress.",
+            ),
+            _Option(
+                ["--resume"],
+                is_flag=True,
+                section=files,
+                help="Go on with an unfinished FILE.part: rows whose key stands there are skipped.",
+            ),
+            _Option(
+                ["--no-meta"],
+                is_flag=True,
+                section=files,
+                help="Do not write FILE.meta.json (command, versions, inputs, settings, counts).",
+            ),
+            _Option(["--line-buffered"], is_flag=True, section=files, help="Hand on every row at once."),
+            _Option(
+                ["--on-error"],
+                type=click.Choice(["stop", "skip", "keep"]),
+                default="stop",
+                show_default=True,
+                section=rows,
+                help="A row that cannot be processed: stop; skip it; or keep it with an `error` field, which later commands pass on.",
+            ),
+            _Option(
+                ["-e", "--errors"],
+                metavar="FILE",
+                section=rows,
+                help="Collect the rows that failed here, with the reason.",
+            ),
+            _Option(
+                ["--max-errors"],
+                type=click.IntRange(min=0),
+                metavar="N",
+                section=rows,
+                help="Give up after more than N bad rows.",
+            ),
+            _Option(
+                ["--strict"],
+                is_flag=True,
+                section=rows,
+                help="Refuse rows with a top-level field that no record of toolroll has.",
+            ),
+        ]
+        if not contract.reducer:
+            options += [
+                _Option(
+                    ["--shard"],
+                    metavar="I/N",
+                    section=rows,
+                    help="Take only the records whose index modulo N is I (from 0). slurm reads a job array's environment.",
+                ),
+                _Option(
+                    ["--group-by"],
+                    metavar="FIELD,...",
+                    section=rows,
+                    help="With --shard: keep rows with the same value of FIELD in one shard.",
+                ),
+            ]
+        options.append(
+            _Option(
+                ["--schema"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_print_schema,
+                section=logs,
+                help="Print the JSON Schema of the rows that are read and of the fields that are added.",
+            )
+        )
+    else:
+        options.append(_Option(["--no-meta"], is_flag=True, section=files, hidden=True, help="Write no manifest."))
+    return [
+        *options,
+        _Option(
+            ["--config"],
+            metavar="FILE",
+            is_eager=True,
+            expose_value=False,
+            callback=_load_config,
+            section=logs,
+            help="Take settings from a TOML file: at its top level, or in a table named after the command.",
+        ),
+        _Option(
+            ["--show-config"],
+            is_flag=True,
+            section=logs,
+            help="Print the settings in force and where each comes from, and exit.",
+        ),
+        _Option(["-q", "--quiet"], is_flag=True, section=logs, help="Say only errors."),
+        _Option(["-v", "--verbose"], count=True, section=logs, help="Say more; twice: with tracebacks."),
+        _Option(
+            ["--log"],
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            section=logs,
+            help="Messages on stderr as text or as one JSON object a line.",
+        ),
+        _Option(
+            ["--json"],
+            "version_json",
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            hidden=True,
+            callback=_remember_json,
+            help="With --version.",
+        ),
+        _Option(
+            ["--version"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_print_version,
+            section=logs,
+            help="Print the version and exit; with --json also those of packages, CUDA and devices.",
+        ),
+    ]
+
+
+def _remember_json(_context: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and "--version" not in sys.argv:
+        raise click.UsageError("--json goes with --version")
+
+
+def _print_version(context: click.Context, _param: click.Parameter, value: bool) -> None:
+    if not value:
+        return
+    if "--json" in sys.argv:
+        import json
+
+        from toolroll.run.manifest import environment
+
+        click.echo(json.dumps({"command": context.info_name, "toolroll": __version__, **environment()}))
+    else:
+        click.echo(f"{context.info_name} (toolroll) {__version__}")
+    context.exit()
+
+
+def _print_schema(context: click.Context, _param: click.Parameter, value: bool) -> None:
+    if not value:
+        return
+    from toolroll.records import schema_text
+
+    tool = context.command
+    assert isinstance(tool, Tool)
+    click.echo(schema_text(tool.contract.reads, tool.added_types))
+    context.exit()
+
+
+def _load_config(context: click.Context, _param: click.Parameter, path: str | None) -> None:
+    if path is None:
+        return
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            data = tomllib.load(file)
+    except OSError as error:
+        raise UsageError(error.strerror or str(error), place=path) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"not TOML: {error}", place=path) from error
+    shared = {name.replace("-", "_"): value for name, value in data.items() if not isinstance(value, dict)}
+    own = {name.replace("-", "_"): value for name, value in data.get(str(context.info_name), {}).items()}
+    known = {param.name for param in context.command.get_params(context)}
+    for name in own:
+        if name not in known:
+            raise UsageError(f"[{context.info_name}] has no setting {name!r}", place=path)
+    context.default_map = {**{name: value for name, value in shared.items() if name in known}, **own}
+
+
+def _config_text(context: click.Context) -> str:
+    """The settings as TOML that --config reads back, each with its source."""
+    import json
+
+    lines = [f"[{context.info_name}]"]
+    sources = {
+        ParameterSource.COMMANDLINE: "flag",
+        ParameterSource.ENVIRONMENT: "environment",
+        ParameterSource.DEFAULT_MAP: "config",
+    }
+    for name, value in context.params.items():
+        if name in ("show_config", "files"):
+            continue
+        source = context.get_parameter_source(name)
+        text = json.dumps(value, default=str) if value is not None else '""'
+        comment = sources.get(source, "default") if source else "default"
+        lines.append(f"{'# ' if value is None else ''}{name} = {text}  # {comment}")
+    return "\n".join(lines) + "\n"
+
+
+def _shaping(context: click.Context) -> dict[str, Any]:
+    return {name: value for name, value in context.params.items() if name not in EXECUTION}
+
+
+def _parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:
+    code = function.__code__
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+
+def _with_shard(path: str | None, shard: Any) -> str | None:
+    if path is None or "{shard}" not in path:
+        return path
+    if shard is None:
+        raise UsageError("{shard} in a file name needs --shard", place=path)
+    return path.replace("{shard}", str(shard.index))
+
+
+def _usage_why(error: click.ClickException) -> str:
+    text = " ".join(error.format_message().split())
+    return text[:1].lower() + text[1:].rstrip(".") if text[1:2].islower() else text.rstrip(".")
+
+
+def _dedented(text: str) -> str:
+    return "\n".join(line.strip() for line in text.splitlines())
+
+
+def _stdin_is_terminal() -> bool:
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
+
+
+def _trace(log: Log) -> None:
+    if log.level >= DEBUG:
+        import traceback
+
+        for line in traceback.format_exc().splitlines():
+            write_stderr(line)
+
+
+def _flush_stdout(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _die_of_sigpipe()
+    return code
+
+
+def _die_of_sigpipe() -> NoReturn:
+    """End as a Unix filter does when its reader went away: quietly, by SIGPIPE (the shell sees 141)."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGPIPE)
+    raise SystemExit(128 + signal.SIGPIPE)

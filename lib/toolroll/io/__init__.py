@@ -1,0 +1,1 @@
+"""Rows, files, shards, caches: how records get in and out."""

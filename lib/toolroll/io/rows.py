@@ -1,0 +1,280 @@
+"""One line of JSON and what a command sees and changes of it.
+
+The line is the truth. A command reads a few fields of it through a *view*, a `msgspec.Struct` that
+names and types just those; all other fields are skipped over, never looked at, and written back as
+the very bytes they came in, so an unknown field, a 70-bit integer or a float's spelling is never lost.
+Fields that a command adds are spliced in at the end of the line; a field that exists already is
+replaced where it stands.
+
+What is refused on input: anything that is not UTF-8 or not JSON, NaN and Infinity among it, lone
+surrogates, and nesting beyond about 1,000 levels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import orjson
+
+from toolroll.errors import RowError
+
+V = TypeVar("V")
+Fields = dict[str, msgspec.Raw]
+
+_decode_fields = msgspec.json.Decoder(Fields).decode
+_encode = msgspec.json.encode
+_BOM = b"\xef\xbb\xbf"
+
+
+class Row(Generic[V]):
+    """One record on its way through a command.
+
+    `view` holds the checked fields the command declared. `place` is "file:line". `index` counts the
+    records of the input from 0 and stays with everything made from this row, so that output keeps
+    the order of the input.
+    """
+
+    __slots__ = ("_added", "_known", "_line", "_source", "error", "index", "raw", "view")
+
+    def __init__(
+        self, raw: bytes, view: V, index: int = 0, source: str = "", line: int = 0, known: bool = True
+    ) -> None:
+        self.raw = raw
+        self.view = view
+        self.index = index
+        self._source = source
+        self._line = line
+        self._known = known
+        self._added: dict[str, Any] | None = None
+        self.error: dict[str, str] | None = None
+
+    @property
+    def place(self) -> str:
+        """Where the row was read: "file:line"."""
+        return f"{self._source}:{self._line}" if self._source else f"line {self._line}"
+
+    def add(self, **fields: Any) -> Row[V]:
+        """A row with these fields set; a field that exists is replaced in place, new ones go last.
+
+        Values are what orjson encodes: dicts, lists, strings, numbers, bools, None, msgspec structs
+        turned into builtins. Raises RowError for NaN and Infinity, which are not JSON.
+        """
+        for name, value in fields.items():
+            if not finite(value):
+                raise RowError(f"{name} has a value that is not finite (NaN or Infinity)", place=self.place)
+        row = self._copy()
+        row._added = {**self._added, **fields} if self._added else fields
+        return row
+
+    def fail(self, why: str, **fields: Any) -> Row[V]:
+        """This row as an error row: `why` it could not be processed, plus whatever was made so far."""
+        row = self.add(**fields) if fields else self._copy()
+        row.error = {"why": clean(why), "where": self.place}
+        return row
+
+    def fields(self) -> dict[str, Any]:
+        """The whole record as a dict, decoded anew on each call."""
+        data: dict[str, Any] = msgspec.json.decode(self.raw)
+        return data
+
+    def encode(self) -> bytes:
+        """The record as one line of JSON without the newline."""
+        added = self._added
+        if self.error is not None:
+            added = {**(added or {}), "error": self.error}
+        if not added:
+            return self.raw
+        try:
+            tail = orjson.dumps(added)
+        except (TypeError, ValueError) as error:
+            raise RowError(str(error), place=self.place) from error
+        if self._known and any(name in added for name in _decode_fields(self.raw)):
+            return self._replace(added)
+        head = self.raw[:-1].rstrip()
+        return head + tail[1:] if head == b"{" else head + b"," + tail[1:]
+
+    def _replace(self, added: dict[str, Any]) -> bytes:
+        fields = _decode_fields(self.raw)
+        for name, value in added.items():
+            fields[name] = msgspec.Raw(orjson.dumps(value))
+        return _encode(fields)
+
+    def _copy(self) -> Row[V]:
+        row = Row(self.raw, self.view, self.index, self._source, self._line, self._known)
+        row._added = self._added
+        row.error = self.error
+        return row
+
+
+class BadRow:
+    """A line that could not be read as the record the command wants."""
+
+    __slots__ = ("index", "place", "raw", "why")
+
+    def __init__(self, raw: bytes, why: str, place: str, index: int) -> None:
+        self.raw = raw
+        self.why = why
+        self.place = place
+        self.index = index
+
+    def encode(self) -> bytes:
+        """The error record that stands for the line: the row itself where it is an object, else its text in `raw`."""
+        error = {"why": self.why, "where": self.place}
+        try:
+            fields = _decode_fields(self.raw)
+            self.raw.decode()
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return orjson.dumps({"error": error, "raw": self.raw.decode(errors="backslashreplace")})
+        fields["error"] = msgspec.Raw(orjson.dumps(error))
+        return _encode(fields)
+
+
+class PassedRow:
+    """An error row made by an earlier command: passed on as it is, and counted."""
+
+    __slots__ = ("index", "raw")
+
+    def __init__(self, raw: bytes, index: int) -> None:
+        self.raw = raw
+        self.index = index
+
+    def encode(self) -> bytes:
+        """The line as it came."""
+        return self.raw
+
+
+def row_decoder(view: type[V], adds: Iterable[str] = ()) -> Callable[[bytes], tuple[V, bool, bool]]:
+    """A function from a line to (checked view, is an error row, may have a field named in `adds`).
+
+    Everything is decoded in one pass. Raises msgspec.MsgspecError, UnicodeDecodeError or
+    RecursionError for a line that is not such a record.
+    """
+    own = {field.encode_name for field in msgspec.structs.fields(view)}  # type: ignore[arg-type]
+    marks = {
+        f"mark_{position}": name for position, name in enumerate(dict.fromkeys(["error", *adds])) if name not in own
+    }
+    optional = (msgspec.Raw | msgspec.UnsetType, msgspec.UNSET)
+    marked = msgspec.defstruct(
+        view.__name__,
+        [(mark, *optional) for mark in marks],
+        bases=(view,),
+        rename=marks,
+        kw_only=True,
+        frozen=True,
+        gc=False,
+    )
+    decode = msgspec.json.Decoder(marked).decode
+    replaces = not own.isdisjoint(adds)
+    added_marks = tuple(mark for mark in marks if mark != "mark_0")
+    unset = msgspec.UNSET
+
+    def read(line: bytes) -> tuple[V, bool, bool]:
+        if not line.isascii():
+            line.decode()
+        row: Any = decode(line)
+        error = row.mark_0
+        seen = replaces
+        for mark in added_marks:
+            if getattr(row, mark) is not unset:
+                seen = True
+        return row, error is not unset and bytes(error) != b"null", seen
+
+    return read
+
+
+class _Mark(msgspec.Struct):
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_decode_mark = msgspec.json.Decoder(_Mark).decode
+
+
+def is_error_row(line: bytes) -> bool:
+    """Whether a line is a record that an earlier command marked as failed."""
+    try:
+        error = _decode_mark(line).error
+        line.decode()
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return isinstance(error, msgspec.Raw) and bytes(error) != b"null"
+
+
+def read_error(line: bytes, error: Exception) -> str:
+    """Why a line was refused, in words a user can act on."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 at byte {error.start}"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, msgspec.ValidationError):
+        return str(error).replace("Object missing", "missing")
+    start = line.lstrip()
+    if b"\\ud" in line.lower() and b"NaN" not in line:
+        return "lone surrogate or broken \\u escape in a string"
+    if start in (b"{", b"[") or (start.startswith(b"[") and not start.endswith(b"]")):
+        return f"not JSON on one line ({error}); is it pretty-printed? try: jq -c ."
+    return f"not JSON: {str(error).removeprefix('JSON is malformed: ')}"
+
+
+def unknown_field(line: bytes, known: frozenset[str]) -> str | None:
+    """For `--strict`: a complaint about the first top-level field that no record of toolroll has."""
+    for name in _decode_fields(line):
+        if name not in known:
+            import difflib
+
+            near = difflib.get_close_matches(name, known, n=1)
+            return f"unknown field `{name}`" + (f" (did you mean `{near[0]}`?)" if near else "")
+    return None
+
+
+def key_reader(names: tuple[str, ...]) -> Callable[[bytes], tuple[bytes, ...]]:
+    """A function from a line to the raw JSON of the fields `names`, as a key; absent ones are empty."""
+
+    def read(line: bytes) -> tuple[bytes, ...]:
+        fields = _decode_fields(line)
+        return tuple(bytes(fields[name]) if name in fields else b"" for name in names)
+
+    return read
+
+
+def finite(value: Any) -> bool:
+    """Whether a JSON-like value holds no NaN and no Infinity, however deep.
+
+    >>> finite({"a": [1, 2.5]}), finite({"a": [float("nan")]})
+    (True, False)
+    """
+    kind = type(value)
+    if kind is float:
+        return math.isfinite(value)
+    if kind is dict:
+        return all(map(finite, value.values()))
+    if kind is list or kind is tuple:
+        return all(map(finite, value))
+    return True
+
+
+def clean(text: str) -> str:
+    """Text as it may stand in a record: one line, no lone surrogates."""
+    return " ".join(text.encode(errors="replace").decode().split())
+
+
+def strip_bom(chunk: bytes) -> bytes:
+    """The first bytes of a file without the byte-order mark that some editors write."""
+    return chunk.removeprefix(_BOM)
+
+
+def split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines without their newline out of chunks of bytes, in time linear in their length."""
+    rest: list[bytes] = []
+    for chunk in chunks:
+        lines = chunk.split(b"\n")
+        rest.append(lines[0])
+        if len(lines) > 1:
+            yield b"".join(rest)
+            yield from lines[1:-1]
+            rest = [lines[-1]]
+    last = b"".join(rest)
+    if last:
+        yield last

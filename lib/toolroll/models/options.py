@@ -1,0 +1,125 @@
+"""The options that choose and run a text model, the same in every command that uses one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from toolroll.models.base import TextEngine
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """The values of the model options; `open` loads the model."""
+
+    model: str
+    backend: str = "auto"
+    base_url: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int | None = None
+    max_tokens: int = 8192
+    tokenizer: str | None = None
+    window: int = 16
+    timeout: float = 120.0
+    api_key_file: str | None = None
+    trust_remote_code: bool = False
+
+    def open(self, notify: Callable[[str], None], *, cache: str | None = None, model: str | None = None) -> TextEngine:
+        """Load the model (or another one, `model`, with the same settings); `notify` hears what was chosen."""
+        from toolroll.models.open import open_text_engine
+
+        return open_text_engine(
+            model=model or self.model,
+            backend=self.backend,
+            base_url=self.base_url,
+            device=self.device,
+            dtype=self.dtype,
+            batch_size=self.batch_size,
+            max_context=self.max_tokens,
+            tokenizer=self.tokenizer,
+            window=self.window,
+            timeout_s=self.timeout,
+            api_key_file=self.api_key_file,
+            cache=cache,
+            trust_remote_code=self.trust_remote_code,
+            notify=notify,
+        )
+
+
+def model_options(option: Callable[..., click.Option]) -> list[click.Option]:
+    """The options, made by `option`, which is click.Option with a `section`."""
+
+    def make(*names: str, **settings: Any) -> click.Option:
+        return option(list(names), section="Model", **settings)
+
+    return [
+        make(
+            "--model",
+            default="embedded",
+            show_default=True,
+            help="A Hugging Face folder or hub id, a .gguf file, or `embedded`: SmolLM2-135M-Instruct, good for format and plumbing, not for facts. For a server, the name it knows the model by.",
+        ),
+        make(
+            "--backend",
+            type=click.Choice(["auto", "hf", "vllm", "openai", "scripted"]),
+            default="auto",
+            show_default=True,
+            help="What runs the model. auto: openai with --base-url, vllm where CUDA and vLLM are, else hf (transformers in process).",
+        ),
+        make("--base-url", metavar="URL", help="An OpenAI-compatible server, for example http://127.0.0.1:8000/v1."),
+        make(
+            "--device",
+            default="auto",
+            show_default=True,
+            help="auto (the freest GPU, else the CPU), cpu, cuda or cuda:N.",
+        ),
+        make(
+            "--dtype",
+            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+            default="auto",
+            show_default=True,
+            help="Type of weights and computation; auto is bfloat16 on a GPU, float32 on a CPU.",
+        ),
+        make(
+            "--batch-size",
+            type=click.IntRange(min=1),
+            help="Sequences at a time; chosen from the memory when not given.",
+        ),
+        make(
+            "--max-tokens",
+            type=click.IntRange(min=1),
+            default=8192,
+            show_default=True,
+            help="Longest sequence, prompt and all, in tokens.",
+        ),
+        make(
+            "--tokenizer",
+            metavar="NAME",
+            help="Folder or hub id of the tokenizer, for a server whose token ids are wanted.",
+        ),
+        make(
+            "--window",
+            type=click.IntRange(min=1),
+            default=16,
+            show_default=True,
+            help="Requests under way at a server at a time.",
+        ),
+        make(
+            "--timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            default=120.0,
+            show_default=True,
+            help="Seconds to wait for a server's answer.",
+        ),
+        make(
+            "--api-key-file",
+            metavar="FILE",
+            help="File with the server's key; else TOOLROLL_API_KEY or OPENAI_API_KEY. Never given on the command line.",
+        ),
+        make("--trust-remote-code", is_flag=True, help="Let a model's own repository run its Python code here."),
+    ]

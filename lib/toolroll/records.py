@@ -1,0 +1,241 @@
+"""Every record that commands exchange, and every field, described once.
+
+From here come the check at run time, `CMD --schema` and toolroll-records(5). A command declares the
+fields it reads with `view(Record, "field", ...)`; other fields of a row are never looked at. A name
+means the same in all records. Units stand in the name (`_s`, `_ms`, `_tokens`, `_bytes`).
+"""
+
+from __future__ import annotations
+
+import typing
+from functools import cache
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+
+def _is(description: str, **limits: Any) -> Any:
+    return Meta(description=description, **limits)
+
+
+Id = Annotated[str | int, _is("Names the record; stays the same through all commands.")]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Record(msgspec.Struct, kw_only=True, frozen=True, gc=False, omit_defaults=True):
+    """A kind of row, or a part of one."""
+
+
+class Passage(Record, kw_only=True, frozen=True):
+    """A passage of a corpus, the input of rag-index. Either `contents` (title in the first line) or `title` and `text`."""
+
+    id: Id
+    contents: Annotated[str | None, _is('"Title"\\ntext, as in Search-R1 and FlashRAG corpora.')] = None
+    title: Annotated[str | None, _is("The passage's title.")] = None
+    text: Annotated[str | None, _is("The passage.")] = None
+
+
+class Question(Record, kw_only=True, frozen=True):
+    """A question to answer, the input of rag-rollout."""
+
+    id: Id
+    question: Annotated[str, _is("The question in natural language.", min_length=1)]
+    golden_answers: Annotated[list[str] | None, _is("Accepted answers.")] = None
+    answer: Annotated[
+        str | list[str] | None,
+        _is("Before step-parse: another name for `golden_answers`. After it: the answer the model gave, or null."),
+    ] = None
+    answers: Annotated[list[str] | None, _is("Another name for `golden_answers`.")] = None
+    reward_model: Annotated[
+        dict[str, Any] | None, _is("Search-R1's and verl's place for the accepted answers: ground_truth.target.")
+    ] = None
+    data_source: Annotated[str | None, _is("The data set the question is from.")] = None
+
+
+class Hit(Record, kw_only=True, frozen=True):
+    """A passage that a search found."""
+
+    id: Annotated[str, _is("The passage's id in its corpus.")]
+    title: Annotated[str, _is("Its title.")]
+    text: Annotated[str, _is("Its text, as the corpus has it.")]
+    score: Annotated[float | None, _is("The retriever's score; higher is better. null when it gives none.")] = None
+
+
+class ClosedBook(Record, kw_only=True, frozen=True):
+    """What the policy says to a search query without searching: the material of the over-search test."""
+
+    text: Annotated[str, _is("The answer.")]
+    model: Annotated[str, _is("The engine and weights that gave it; the test is valid for these weights only.")]
+
+
+class Turn(Record, kw_only=True, frozen=True):
+    """One search of a rollout."""
+
+    query: Annotated[str, _is("What was searched for.")]
+    hits: Annotated[list[Hit], _is("What was found, best first.")]
+    n_gen_tokens: Annotated[Count, _is("Tokens the model wrote in this turn, up to the end of the query.")] = 0
+    n_context_tokens: Annotated[Count, _is("Tokens injected after it.")] = 0
+    truncated: Annotated[bool, _is("Whether passages were cut to the token budget.")] = False
+    neutralised: Annotated[int, _is("Tags inside passages that were made harmless.")] = 0
+    cached: Annotated[bool, _is("Whether the search came from the cache.")] = False
+    ms: Annotated[float, _is("How long the search took, in milliseconds.")] = 0.0
+    closed_book: Annotated[
+        ClosedBook | None, _is("The policy's answer to the query alone (rag-rollout --closed-book).")
+    ] = None
+
+
+Finish = Literal["answer", "turn_limit", "token_limit", "eos", "error"]
+
+
+class Trajectory(Question, kw_only=True, frozen=True):
+    """One sampled answer to a question, with its searches: what rag-rollout writes."""
+
+    sample: Annotated[Count, _is("Index of the sample, from 0. `id` and `sample` together name a trajectory.")] = 0
+    prompt_id: Annotated[Id | None, _is("The group the samples of one prompt form.")] = None
+    prompt: Annotated[str, _is("What the model was given, as text.")] = ""
+    response: Annotated[str, _is("All that follows the prompt: the model's text and what was injected into it.")]
+    turns: Annotated[list[Turn], _is("The searches, in order.")] = []
+    n_search: Annotated[Count, _is("How many searches were run.")] = 0
+    finish: Annotated[Finish | None, _is("Why the trajectory ended.")] = None
+    invalid_actions: Annotated[Count, _is("Turns with neither a search nor an answer.")] = 0
+    model: Annotated[str | None, _is("Engine and model.")] = None
+    policy_version: Annotated[str | None, _is("The version in the policy directory that wrote this.")] = None
+    dialect: Annotated[str | None, _is("The tags in use: hiprag, search-r1, r1-searcher.")] = None
+    constrained: Annotated[bool, _is("Whether the grammar of --constrain shaped the text.")] = False
+    forced_tokens: Annotated[Count, _is("Tokens the grammar left no choice about.")] = 0
+    seed: Annotated[int, _is("This trajectory's own seed.")] = 0
+    prompt_ids: Annotated[list[int] | None, _is("Token ids of the prompt.")] = None
+    response_ids: Annotated[
+        list[int] | None, _is("Token ids of the response, as sampled and injected, never re-tokenized.")
+    ] = None
+    loss_mask: Annotated[list[int] | None, _is("For each response token: 1 = written by the model, 0 = injected.")] = (
+        None
+    )
+    logprobs: Annotated[
+        list[float] | None,
+        _is(
+            "For each response token: log-probability in nats under the policy at the sampling temperature; 0 where injected."
+        ),
+    ] = None
+    cost: Annotated[dict[str, Any] | None, _is("Tokens read, reused and written for this trajectory.")] = None
+
+
+Verdict = Literal["ok", "over", "under", "unknown"]
+
+
+class Step(Record, kw_only=True, frozen=True):
+    """One step of a trajectory."""
+
+    kind: Annotated[Literal["search", "nonsearch"], _is("Whether the step searches.")]
+    i: Annotated[Count, _is("Index of the step, from 0.")] = 0
+    reasoning: Annotated[str | None, _is("Its analysis.")] = None
+    query: Annotated[str | None, _is("Its query; null in a step without search.")] = None
+    context: Annotated[str | None, _is("The passages it was given; null in a step without search.")] = None
+    conclusion: Annotated[str | None, _is("Its conclusion.")] = None
+    span: Annotated[list[int] | None, _is("[start, end) of the step in `response`, in characters.")] = None
+    problems: Annotated[list[str], _is("Codes of what is wrong with it.")] = []
+    verdict: Annotated[
+        Verdict | None,
+        _is("ok: optimal; over: a search that was not needed; under: a claim that does not hold; unknown."),
+    ] = None
+    verdict_why: Annotated[str | None, _is("What the judge based its verdict on.")] = None
+
+
+class FormatProblem(Record, kw_only=True, frozen=True):
+    """Something that makes a trajectory malformed."""
+
+    code: Annotated[str, _is("What it is; toolroll-records(5) of step-parse lists the codes.")]
+    span: Annotated[list[int], _is("[start, end) in `response`, in characters.")]
+    step: Annotated[int | None, _is("Index of the step it is in, or null.")] = None
+
+
+class Parsed(Trajectory, kw_only=True, frozen=True):
+    """A trajectory taken apart into steps: what step-parse writes."""
+
+    steps: Annotated[list[Step], _is("All steps that could be parsed.")]
+    format_valid: Annotated[bool | None, _is("Whether the trajectory is well formed under `format_strictness`.")] = None
+    format_strictness: Annotated[
+        str | None, _is("The checker that decided: paper, release, regex, eval, paper-literal.")
+    ] = None
+    format_problems: Annotated[list[FormatProblem], _is("All problems found.")] = []
+
+
+class RewardParts(Record, kw_only=True, frozen=True):
+    """What a reward is the sum of."""
+
+    outcome: Annotated[float, _is("Paid for a correct answer.")]
+    format: Annotated[float, _is("Paid for a well-formed trajectory.")]
+    process: Annotated[float, _is("Paid for the share of optimal steps.")]
+
+
+class Reward(Record, kw_only=True, frozen=True):
+    """The reward of a trajectory."""
+
+    total: Annotated[float, _is("The reward.")]
+    parts: Annotated[RewardParts, _is("Its parts; they add up to `total`.")]
+    A: Annotated[int, _is("1 if the answer is correct, else 0.", ge=0, le=1)]
+    F: Annotated[int, _is("1 if the trajectory is well formed, else 0.", ge=0, le=1)]
+    n_steps: Annotated[Count, _is("Steps.")]
+    n_ok: Annotated[Count, _is("Steps judged optimal.")]
+    n_over: Annotated[Count, _is("Searches judged not needed.")]
+    n_under: Annotated[Count, _is("Steps without search judged wrong.")]
+    n_unknown: Annotated[Count, _is("Steps no judge could decide.")]
+    scheme: Annotated[str, _is("The reward: hiprag, search-r1, beta-grpo, r1-searcher-f1.")]
+    judge: Annotated[str, _is("Who judged the steps.")]
+
+
+class Scored(Parsed, kw_only=True, frozen=True):
+    """A parsed trajectory with its reward: what step-reward writes."""
+
+    reward: Annotated[Reward, _is("The reward and its parts.")]
+
+
+class StepStats(Record, kw_only=True, frozen=True):
+    """Figures about many trajectories: what step-stats prints. A mean over nothing is null."""
+
+    data_source: Annotated[str, _is("The data set, or `all`.")]
+
+
+@cache
+def view(record: type[Record], *names: str, required: tuple[str, ...] = ()) -> type[msgspec.Struct]:
+    """The part of a record that a command reads: its fields `names`, of which `required` must be there.
+
+    Types, limits and defaults are the record's.
+    """
+    fields = {field.name: field for field in msgspec.structs.fields(record)}
+    hints = typing.get_type_hints(record, include_extras=True)
+    chosen: list[Any] = []
+    for name in names:
+        field = fields[name]
+        if name in required or field.required:
+            chosen.append((name, hints[name]))
+        elif field.default_factory is not msgspec.NODEFAULT:
+            chosen.append((name, hints[name], msgspec.field(default_factory=field.default_factory)))
+        else:
+            chosen.append((name, hints[name], field.default))
+    return msgspec.defstruct(record.__name__, chosen, kw_only=True, frozen=True, gc=False)
+
+
+def all_records() -> list[type[Record]]:
+    """Every record, in the order of this file."""
+    return [
+        value
+        for value in globals().values()
+        if isinstance(value, type) and issubclass(value, Record) and value is not Record
+    ]
+
+
+@cache
+def field_names() -> frozenset[str]:
+    """The names of all fields of all records, plus `error`."""
+    return frozenset({"error"}.union(*(record.__struct_fields__ for record in all_records())))
+
+
+def schema_text(reads: type | None, adds: dict[str, Any]) -> str:
+    """The JSON Schema of the rows a command reads; the fields it adds are under `x-adds`."""
+    import orjson
+
+    schema = msgspec.json.schema(reads) if reads is not None else {}
+    schema["x-adds"] = {name: msgspec.json.schema(kind) for name, kind in adds.items()}
+    return orjson.dumps(schema, option=orjson.OPT_INDENT_2).decode()

@@ -1,0 +1,1 @@
+"""What surrounds a run: seeds, signals, the log, the manifest."""

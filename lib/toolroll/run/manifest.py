@@ -1,0 +1,129 @@
+"""The side file `OUT.meta.json`: which command, settings, inputs and versions made OUT.
+
+It is written last. While a run is under way, `OUT.part.meta.json` holds the settings, so that
+`--resume` can refuse to go on with others.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolroll import __version__
+from toolroll.errors import UsageError
+
+PACKAGES = ("orjson", "msgspec", "torch", "transformers", "vllm", "numpy", "bm25s")
+
+
+@dataclass
+class Manifest:
+    """What is known of a run before it starts; `settings` are the options that shape its output."""
+
+    command: str
+    argv: list[str]
+    settings: dict[str, Any]
+    started: float = field(default_factory=time.time)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def begin(self, output: str, *, resume: bool) -> None:
+        """Leave the settings beside the unfinished output, or with `resume` check that they are the same."""
+        import orjson
+
+        path = Path(output + ".part.meta.json")
+        record = {"command": self.command, "version": __version__, "settings": self.settings}
+        if resume and path.exists() and Path(output + ".part").exists():
+            before = orjson.loads(path.read_bytes())
+            now = orjson.loads(orjson.dumps(record))
+            for name in sorted(set(before.get("settings", {})) | set(self.settings)):
+                if before.get("settings", {}).get(name) != now["settings"].get(name):
+                    raise UsageError(
+                        f"was {before['settings'].get(name)!r} in the run to be resumed, is {self.settings.get(name)!r} now",
+                        place=f"--resume: {name}",
+                    )
+            return
+        path.write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2) + b"\n")
+
+    def finish(self, output: str, *, inputs: list[dict[str, Any]], counts: dict[str, int], shard: str | None) -> None:
+        """Write the manifest of a complete output and remove the unfinished one's."""
+        import orjson
+
+        from toolroll.io.files import write_atomically
+
+        record = {
+            "command": self.command,
+            "argv": self.argv,
+            "toolroll": __version__,
+            "python": sys.version.split()[0],
+            "packages": loaded_versions(),
+            "git": git_commit(),
+            "inputs": inputs,
+            "output": {"name": output, "bytes": Path(output).stat().st_size},
+            "settings": self.settings,
+            "shard": shard,
+            "counts": counts,
+            "started": _utc(self.started),
+            "seconds": round(time.time() - self.started, 3),
+            **self.notes,
+        }
+        write_atomically(Path(output + ".meta.json"), orjson.dumps(record, option=orjson.OPT_INDENT_2) + b"\n")
+        Path(output + ".part.meta.json").unlink(missing_ok=True)
+
+
+def loaded_versions() -> dict[str, str]:
+    """Versions of the packages this process has loaded and that shape results."""
+    found = {name: getattr(sys.modules.get(name), "__version__", None) for name in PACKAGES}
+    return {name: str(version) for name, version in found.items() if version is not None}
+
+
+def git_commit() -> str | None:
+    """The commit of the source tree this runs from, or None when it is installed elsewhere."""
+    top = Path(__file__).resolve().parents[3]
+    try:
+        head = (top / ".git" / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        name = head.removeprefix("ref: ")
+        loose = top / ".git" / name
+        if loose.exists():
+            return loose.read_text().strip()
+        for line in (top / ".git" / "packed-refs").read_text().splitlines():
+            if line.endswith(" " + name):
+                return line.split()[0]
+    except OSError:
+        return None
+    return None
+
+
+def environment() -> dict[str, Any]:
+    """What `--version --json` adds: versions of the heavy packages, CUDA, devices."""
+    from importlib import metadata
+
+    def version(name: str) -> str | None:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return None
+
+    packages = {name: version(name) for name in (*PACKAGES, "accelerate", "gsplat")}
+    cuda: str | None = None
+    devices = ["cpu"]
+    if packages["torch"]:
+        import torch
+
+        cuda = torch.version.cuda
+        devices += [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return {
+        "python": sys.version.split()[0],
+        "packages": packages,
+        "cuda": cuda,
+        "devices": devices,
+        "cpus": len(os.sched_getaffinity(0)),
+    }
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -1,0 +1,75 @@
+"""step-parse: take trajectories apart into steps and say what is wrong with them.
+
+One row in, one row out, in order, nothing held back: memory stays flat.
+Paper: arXiv:2510.07794, section 3.1 and algorithms 2 and 3; the checkers are in toolroll.rag.parse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from toolroll.cli import command, each
+from toolroll.io.rows import Row
+from toolroll.records import FormatProblem, Step, Trajectory, view
+
+EXAMPLES = """
+  Parse rollouts, keep the well-formed ones:
+    step-parse rollouts.jsonl | jq -c 'select(.format_valid)'
+  Which checks would the authors' training code have failed?
+    step-parse --strictness release rollouts.jsonl | jq -c '.format_problems'
+"""
+
+
+@command(
+    "step-parse",
+    reads=view(Trajectory, "response", "finish", "dialect", required=("response",)),
+    adds={
+        "steps": list[Step],
+        "answer": str | None,
+        "format_valid": bool,
+        "format_strictness": str,
+        "format_problems": list[FormatProblem],
+    },
+    epilog="See toolroll-records(5), rag-rollout(1), step-reward(1).",
+)
+@click.option(
+    "--strictness",
+    type=click.Choice(["paper", "release", "regex", "eval", "paper-literal"]),
+    default="paper",
+    show_default=True,
+    help="Which checker decides `format_valid`. paper: the paper's algorithms, and empty queries, contexts and answers "
+    "are invalid; paper-literal: without that addition; release, eval, regex: the three in the released code.",
+)
+@click.option(
+    "--dialect",
+    type=click.Choice(["auto", "hiprag", "search-r1", "r1-searcher"]),
+    default="auto",
+    show_default=True,
+    help="The tags in use; auto takes the row's own `dialect`, else hiprag.",
+)
+def main(rows: Iterator[Row[Any]], *, strictness: str, dialect: str) -> Iterator[Row[Any]]:
+    """Take trajectories apart into steps and say what is wrong with them.
+
+    Reads `response`, adds `steps`, `answer`, `format_valid`, `format_strictness` and `format_problems`.
+    Every problem is reported with its code and place, not just the first; steps that can be parsed
+    are given also when the trajectory is malformed. Only the response is parsed, never the prompt.
+    """
+    from toolroll.rag.parse import parse
+
+    def parsed(row: Row[Any]) -> Row[Any]:
+        tags = (row.view.dialect or "hiprag") if dialect == "auto" else dialect
+        result = parse(
+            row.view.response, dialect=tags, strictness=strictness, truncated=row.view.finish == "token_limit"
+        )
+        return row.add(
+            steps=result.steps,
+            answer=result.answer,
+            format_valid=result.valid,
+            format_strictness=strictness,
+            format_problems=result.problems,
+        )
+
+    return each(rows, parsed)
