@@ -25,6 +25,7 @@ EXAMPLES = """
 
 @command(
     "step-parse",
+    system="HiPRAG",
     reads=view(Trajectory, "response", "finish", "dialect", required=("response",)),
     adds={
         "steps": list[Step],

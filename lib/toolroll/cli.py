@@ -9,6 +9,7 @@ Nothing heavy is imported here, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sys
@@ -64,8 +65,16 @@ class Tool(click.Command):
     """A command of toolroll."""
 
     def __init__(
-        self, name: str, function: Callable[..., Any], contract: loop.Contract, *, adds: dict[str, Any], epilog: str
+        self,
+        name: str,
+        function: Callable[..., Any],
+        contract: loop.Contract,
+        *,
+        adds: dict[str, Any],
+        system: str,
+        epilog: str,
     ) -> None:
+        self.system = system
         self.contract = contract
         self.added_types = adds
         self.function = function
@@ -75,9 +84,11 @@ class Tool(click.Command):
         if contract.reads is not None and not any(isinstance(param, click.Argument) for param in own):
             own.insert(0, _files_argument())
         help_text = (function.__doc__ or "").strip()
+        standard = _standard_options(contract)
+        self.standard = frozenset(["files", *(str(option.name) for option in standard)])
         super().__init__(
             name,
-            params=[*own, *_standard_options(contract)],
+            params=[*own, *standard],
             callback=self._call,
             help=help_text,
             epilog=epilog,
@@ -181,8 +192,12 @@ class Tool(click.Command):
     def _own_values(self, values: dict[str, Any], services: dict[str, Any]) -> dict[str, Any]:
         """The keyword arguments of the command's own function."""
         grouped = {name for _, names in self.groups.values() for name in names}
-        wanted = _parameter_names(self.function)
-        own = {name: value for name, value in values.items() if name in wanted and name not in grouped}
+        wanted, takes_rest = _parameter_names(self.function)
+        own = {
+            name: value
+            for name, value in values.items()
+            if name not in grouped and (name in wanted or (takes_rest and name not in self.standard))
+        }
         for keyword, (kind, names) in self.groups.items():
             own[keyword] = kind(**{name: values[name] for name in names})
         own.update({name: service for name, service in services.items() if name in wanted})
@@ -256,6 +271,7 @@ def section_of(param: click.Parameter) -> str:
 def command(
     name: str,
     *,
+    system: str = "",
     reads: type | None = None,
     adds: dict[str, Any] | None = None,
     key: tuple[str, ...] = ("id", "sample"),
@@ -267,12 +283,12 @@ def command(
     """Declare a command. The function gets `rows` (when it reads any) and its own options by name.
 
     It may also name `log` (messages), `stop` (was the run asked to stop?) and `manifest` among its
-    parameters. `adds` maps the fields it adds to rows to their types. The rest: see `loop.Contract`.
+    parameters. `system` is the paper's system it belongs to. `adds` maps the fields it adds to rows to their types. The rest: see `loop.Contract`.
     """
 
     def decorate(function: Callable[..., Any]) -> Tool:
         contract = loop.Contract(reads, tuple(adds or ()), key, reducer, slow, expands)
-        return Tool(name, function, contract, adds=adds or {}, epilog=epilog)
+        return Tool(name, function, contract, adds=adds or {}, system=system, epilog=epilog)
 
     return decorate
 
@@ -527,9 +543,10 @@ def _shaping(context: click.Context) -> dict[str, Any]:
     return {name: value for name, value in context.params.items() if name not in EXECUTION}
 
 
-def _parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:
+def _parameter_names(function: Callable[..., Any]) -> tuple[tuple[str, ...], bool]:
+    """The names of a function's parameters, and whether it takes any others."""
     code = function.__code__
-    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount], bool(code.co_flags & inspect.CO_VARKEYWORDS)
 
 
 def _with_shard(path: str | None, shard: Any) -> str | None:

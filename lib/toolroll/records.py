@@ -30,7 +30,7 @@ class Record(msgspec.Struct, kw_only=True, frozen=True, gc=False, omit_defaults=
 class Passage(Record, kw_only=True, frozen=True):
     """A passage of a corpus, the input of rag-index. Either `contents` (title in the first line) or `title` and `text`."""
 
-    id: Id
+    id: Annotated[Id | None, _is("Names the passage; a digest of its text where it is missing.")] = None
     contents: Annotated[str | None, _is('"Title"\\ntext, as in Search-R1 and FlashRAG corpora.')] = None
     title: Annotated[str | None, _is("The passage's title.")] = None
     text: Annotated[str | None, _is("The passage.")] = None

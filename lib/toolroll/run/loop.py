@@ -79,11 +79,16 @@ class Rows(Generic[V]):
     """The rows a command reads: an iterator that also knows whether asking would wait."""
 
     def __init__(
-        self, rows: Iterator[Row[V]], ready: Callable[[], bool], done: Callable[[tuple[bytes, ...]], bool]
+        self,
+        rows: Iterator[Row[V]],
+        ready: Callable[[], bool],
+        done: Callable[[tuple[bytes, ...]], bool],
+        refuse: Callable[[Row[V]], None],
     ) -> None:
         self._rows = rows
         self._ready = ready
         self._done = done
+        self._refuse = refuse
 
     def __iter__(self) -> Iterator[Row[V]]:
         return self._rows
@@ -98,6 +103,10 @@ class Rows(Generic[V]):
     def done(self, *key: object) -> bool:
         """Whether an earlier run, now resumed, has written the row with this key already."""
         return self._done(tuple(orjson.dumps(part) for part in key))
+
+    def refuse(self, row: Row[V], why: str) -> None:
+        """For a command that gives no row back: count and tell a row it cannot use. Raises under `stop`."""
+        self._refuse(row.fail(why))
 
 
 class Run:
@@ -139,7 +148,7 @@ class Run:
             check_distinct(self.reader.files, sinks)
             if self.manifest is not None and self.sink.is_file:
                 self.manifest.begin(str(self.settings.output), resume=self.settings.resume)
-            rows = Rows(self._rows(), self.reader.ready, self._is_done)
+            rows = Rows(self._rows(), self.reader.ready, self._is_done, self._refuse_row)
             for item in make(rows) or ():
                 self._take(item)
             self._finish()
@@ -274,9 +283,7 @@ class Run:
                 item = item.fail(error.why)
                 line = item.encode()
             if item.error is not None:
-                failure = self._refuse(item.error["why"], item.error["where"], item.encode)
-                if failure is not None:
-                    raise failure
+                self._refuse_row(item)
                 if self.settings.on_error != "keep":
                     return
         else:
@@ -314,6 +321,12 @@ class Run:
         if settings.max_errors is not None and counts.errors > settings.max_errors:
             return ToolrollError(f"more than {settings.max_errors} bad rows", place=place)
         return None
+
+    def _refuse_row(self, row: Row[Any]) -> None:
+        assert row.error is not None
+        failure = self._refuse(row.error["why"], row.error["where"], row.encode)
+        if failure is not None:
+            raise failure
 
     def _flush(self) -> None:
         if hasattr(self, "sink"):

