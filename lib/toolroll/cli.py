@@ -265,7 +265,7 @@ def section_of(param: click.Parameter) -> str:
     """The section of the help and the man page that a parameter belongs to."""
     if isinstance(param, click.Argument):
         return "Arguments"
-    return getattr(param, "section", "Common options" if param.name == "help" else "Options")
+    return getattr(param, "section", "Common options" if "--help" in param.opts else "Options")
 
 
 def command(

@@ -88,21 +88,27 @@ class Reader:
         self._stop = stop
         self._before_wait = before_wait
         self._current: InputFile | None = None
+        self._in_hand = 0  # lines of the last chunk that nobody asked for yet
 
     def lines(self) -> Iterator[tuple[str, int, bytes]]:
         """(name, line number from 1, line without newline)."""
         for file in self.files:
             self._current = file
-            for number, line in enumerate(split_lines(self._chunks(file)), start=1):
-                yield file.name, number, line
-                if self._stop:
-                    return
+            number = 0
+            for lines in split_lines(self._chunks(file)):
+                self._in_hand = len(lines)
+                for line in lines:
+                    number += 1
+                    self._in_hand -= 1
+                    yield file.name, number, line
+                    if self._stop:
+                        return
             file.close()
         self._current = None
 
     def ready(self) -> bool:
         """Whether asking for a line would not wait: False only on a pipe or terminal with nothing in it."""
-        return self._current is None or _has_data(self._current.raw.fileno())
+        return self._current is None or self._in_hand > 0 or _has_data(self._current.raw.fileno())
 
     def close(self) -> None:
         """Close all inputs."""

@@ -265,16 +265,22 @@ def strip_bom(chunk: bytes) -> bytes:
     return chunk.removeprefix(_BOM)
 
 
-def split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Lines without their newline out of chunks of bytes, in time linear in their length."""
+def split_lines(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Lines without their newline out of chunks of bytes, as many at a time as a chunk completes.
+
+    Takes time linear in the length of a line, however many chunks it spans.
+
+    >>> list(split_lines([b"a\\nb", b"c", b"\\n", b"d"]))
+    [[b'a'], [b'bc'], [b'd']]
+    """
     rest: list[bytes] = []
     for chunk in chunks:
         lines = chunk.split(b"\n")
         rest.append(lines[0])
         if len(lines) > 1:
-            yield b"".join(rest)
-            yield from lines[1:-1]
-            rest = [lines[-1]]
+            lines[0] = b"".join(rest)
+            rest = [lines.pop()]
+            yield lines
     last = b"".join(rest)
     if last:
-        yield last
+        yield [last]

@@ -27,10 +27,10 @@ _Answer = tuple[Completion, Usage]
 
 @dataclass(slots=True)
 class _Sequence:
-    """What a sequence has seen. `ids` is None from the first part on whose ids are unknown."""
+    """What a sequence has seen. `ids` is None without a codec, and from the first part on whose ids are unknown."""
 
+    ids: tuple[int, ...] | None
     text: str = ""
-    ids: tuple[int, ...] | None = ()
 
     def append(self, text: str, ids: tuple[int, ...] | None) -> None:
         self.text += text
@@ -43,6 +43,7 @@ class RemoteEngine:
     base_url: "http://host:port" or the address up to and including "/v1". model: as the server calls it; None takes
     its first. codec: only when it is the served model's tokenizer and the server takes ids as prompts (vLLM, llama.cpp,
     SGLang do); a sequence falls back to text from the first part without ids on, so give `Generate.text` too.
+    max_context: tokens, at most (and when None) what the server says.
     window: requests under way at once (>= 1). timeout_s, tries, deadline_s: one try, number of tries, all tries of a
     request. cache: file for answers; its keys hold address, model and request, never the API key. logprobs_mode:
     "processed" for a vLLM server started with `--logprobs-mode processed_logprobs`; log-probs that are not those at
@@ -57,6 +58,7 @@ class RemoteEngine:
         *,
         model: str | None = None,
         codec: Codec | None = None,
+        max_context: int | None = None,
         window: int = 16,
         timeout_s: float = 300.0,
         tries: int = 5,
@@ -92,20 +94,24 @@ class RemoteEngine:
             self.close()
             raise
         self.name = f"openai:{self.server.model}"
-        self.max_context = self.server.max_context
-        self.weights_id = f"{self._wire.place}#{self.server.model}"
+        self.place = self._wire.place  #: the address, without user name and password
+        self.max_context = min(filter(None, (max_context, self.server.max_context)), default=None)
+        self.weights_id = f"{self.place}#{self.server.model}"
 
     def submit(self, key: Hashable, request: Generate) -> None:
-        """Append to sequence `key` (new or known) and start a completion of it. Raises UsageError on a constraint."""
+        """Append to sequence `key` (new or known) and start a completion of it.
+
+        Raises UsageError on a constraint, ToolrollError when `key` is still writing. In ids, `max_context` is kept as
+        any engine does: "length" when it is reached. A text that is too long is the server's to refuse (RowError).
+        """
         if request.constraint is not None:
             raise UsageError("the openai back end cannot constrain what is written: use --backend hf", place=self.name)
         if key in self._under_way:
-            raise ValueError(f"sequence {key!r} has a completion under way")
-        sequence = self._sequences.setdefault(key, _Sequence())
+            raise ToolrollError("this sequence is still being written", place=str(key))
+        sequence = self._sequences.setdefault(key, _Sequence(ids=None if self.codec is None else ()))
         sequence.append(request.text, request.ids)
-        prompt = sequence.text if self.codec is None or sequence.ids is None else sequence.ids
-        body = request_body(self.server, request.sampling, prompt, chat=False)
-        future = self._pool.submit(self._ask, "/completions", body, request.sampling)
+        prompt = sequence.text if sequence.ids is None else sequence.ids
+        future = self._pool.submit(self._continue, prompt, request.sampling)
         self._under_way[key] = future
         future.add_done_callback(lambda done: self._done.put((key, done)))
 
@@ -168,6 +174,14 @@ class RemoteEngine:
                 return []
             raise ToolrollError(error.why, place=error.place) from error
 
+    def _continue(self, prompt: str | tuple[int, ...], sampling: Sampling) -> _Answer:
+        if self.max_context is not None and not isinstance(prompt, str):
+            room = self.max_context - len(prompt)
+            if room <= 0:
+                return Completion("", (), (), "length"), Usage()
+            sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room))
+        return self._ask("/completions", request_body(self.server, sampling, prompt, chat=False), sampling)
+
     def _ask(self, path: str, body: dict[str, Any], sampling: Sampling) -> _Answer:
         key = cache_key("openai" + path, self.weights_id, self._logprobs_mode, body)
         stored = self._cache.get(key) if self._cache is not None else None
@@ -190,7 +204,8 @@ class RemoteEngine:
         self.usage.reused += usage.reused
         self.usage.generated += usage.generated
         if self.codec is not None and completion.ids is not None:
-            return replace(completion, text=self.codec.decode(completion.ids))
+            ids = completion.ids[:-1] if completion.finish == "eos" else completion.ids
+            return replace(completion, text=self.codec.decode(ids))
         return completion
 
 

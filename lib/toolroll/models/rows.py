@@ -70,6 +70,7 @@ class RowTable:
         if row is None:
             return None
         if known and row != source:
+            self.reserve(known)
             self.slots.copy(source, row, known)
         evicted = self._owners[row]
         if evicted is not None:
@@ -77,6 +78,10 @@ class RowTable:
         self._owners[row], self._memory[row], self._used[row] = line, (), next(self._clock)
         line.row, line.cached = row, known
         return known
+
+    def reserve(self, length: int) -> None:
+        """Have room for `length` tokens in every row there is."""
+        self.slots.reserve(len(self), length, most_rows=self.limit)
 
     def release(self, line: Line) -> None:
         """Take the row of `line` back and remember what it holds."""

@@ -21,6 +21,7 @@ from transformers.masking_utils import sdpa_mask
 from toolroll.errors import ToolrollError
 
 ATTENTION = "toolroll_slots"  #: the name `slot_attention` has in transformers
+_LEAST_LENGTH = 64  # tokens
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
 
@@ -92,11 +93,13 @@ class Packing:
 class Slots:
     """Key and value tensors of every layer, [rows, heads, length, dim] each, grown geometrically.
 
-    Rows and lengths are not tracked here. Memory never written to holds zeros, so a masked position is finite.
+    No row is longer than `most_length` tokens. What the rows hold is known elsewhere (`rows.RowTable`). Memory never
+    written to holds zeros, so that a masked position is finite.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, most_length: int | None = None) -> None:
         self.device = device
+        self.most_length = most_length
         self.rows = 0
         self.length = 0
         self._store: list[list[Tensor]] = []
@@ -105,12 +108,13 @@ class Slots:
         """Give all memory back; every row is lost."""
         self._store, self.rows, self.length = [], 0, 0
 
-    def reserve(self, rows: int, length: int, *, most_rows: int, most_length: int) -> None:
-        """Have room for `rows` rows of `length` tokens, by doubling, at most `most_rows` x `most_length`."""
+    def reserve(self, rows: int, length: int, *, most_rows: int) -> None:
+        """Have room for `rows` rows of `length` tokens, by doubling, but at most `most_rows` rows."""
         if rows > self.rows:
             self.rows = min(most_rows, max(rows, 2 * self.rows))
         if length > self.length:
-            self.length = min(most_length, max(length, 2 * self.length, 64))
+            grown = max(length, 2 * self.length, _LEAST_LENGTH)
+            self.length = grown if self.most_length is None else min(grown, self.most_length)
 
     def tensors(self, layer: int, key: Tensor, value: Tensor) -> list[Tensor]:
         """The key and the value store of `layer`, as large as reserved; shaped like `key` and `value` [1, H, N, D]."""

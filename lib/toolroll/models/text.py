@@ -66,7 +66,7 @@ class HFEngine:
         self._layers: int = config.num_hidden_layers
         self._vocabulary: int = loaded.model.get_input_embeddings().num_embeddings
         self._nothing_masked = torch.zeros(1, 1, 1, 1, device=loaded.device.name)
-        self._rows = RowTable(Slots(torch.device(loaded.device.name)), self._most_rows())
+        self._rows = RowTable(Slots(torch.device(loaded.device.name), self.max_context), self._most_rows())
         self._lines: dict[Hashable, Line] = {}
         self._active: dict[Hashable, Line] = {}
         self._done: list[tuple[Hashable, Completion | Exception]] = []
@@ -209,11 +209,7 @@ class HFEngine:
 
     def _forward(self, steps: list[Line], parts: list[tuple[Line, int]], work: list[tuple[Line, int]]) -> torch.Tensor:
         """Logits [n, V] for the lines that this pass reads to their end, in the order of `work`."""
-        slots = self._rows.slots
-        longest = max(line.cached + size for line, size in work)
-        slots.reserve(
-            len(self._rows), longest, most_rows=self._most_rows(), most_length=self.max_context or 2 * longest
-        )
+        self._rows.reserve(max(line.cached + size for line, size in work))
         ids: list[int] = []
         positions: list[int] = []
         ends: list[int] = []
@@ -226,7 +222,9 @@ class HFEngine:
                 stretches.append(Stretch(begin, len(ids), _row_of(line), line.cached))
             if size == line.pending:
                 ends.append(len(ids) - 1)
-        packing = Packing(slots, [_row_of(line) for line in steps], [line.cached for line in steps], stretches)
+        packing = Packing(
+            self._rows.slots, [_row_of(line) for line in steps], [line.cached for line in steps], stretches
+        )
         at = self._device.name
         logits: torch.Tensor = self._model(
             input_ids=torch.tensor([ids], device=at),

@@ -12,10 +12,12 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from toolroll.errors import RowError, ToolrollError, UsageError
 from toolroll.models.base import Codec, Completion, Finish, Generate, Message, Sampling, Usage
+from toolroll.models.load import _weights_id
 from toolroll.models.remote_reply import LogprobsMode, exact_logprobs
 
 SETTINGS = {
@@ -68,30 +70,40 @@ class VLLMEngine:
         with _stdout_on_stderr():
             vllm = _imported()
             try:
+                config = _config(model, trust_remote_code)
+                trained = getattr(config.get_text_config(), "max_position_embeddings", None)
                 self._engine: Any = _engine(
                     vllm,
                     model=model,
                     dtype=dtype,
                     max_num_seqs=batch_size,
-                    max_model_len=_context(model, max_context, trust_remote_code),
+                    max_model_len=min(filter(None, (max_context, trained)), default=None),
                     trust_remote_code=trust_remote_code,
                     logprobs_mode=f"{logprobs_mode}_logprobs",
                 )
             except (ValueError, OSError, RuntimeError, vllm.exceptions.VLLMError) as error:
                 raise ToolrollError(f"vLLM cannot load it ({_line(error)})", place=model) from error
         self._vllm = vllm
+        self.weights_id = _weights_id(model, SimpleNamespace(config=config))
         self.max_context: int | None = self._engine.model_config.max_model_len
         self.capacity: int = self._engine.vllm_config.scheduler_config.max_num_seqs
         self.codec: Codec = codec or _own_codec(self._engine.get_tokenizer())
 
     def submit(self, key: Hashable, request: Generate) -> None:
-        """Append to sequence `key` (new or known) and start a completion of it. Raises UsageError on a constraint."""
+        """Append to sequence `key` (new or known) and start a completion of it.
+
+        Raises UsageError on a constraint, ToolrollError when `key` is still writing. A sequence as long as
+        `max_context` ends at once ("length") with nothing written.
+        """
         if request.constraint is not None:
             raise UsageError("the vllm back end cannot constrain what is written: use --backend hf", place=self.name)
         sequence = self._sequences.setdefault(key, _Sequence())
         if sequence.waiting is not None:
-            raise ValueError(f"sequence {key!r} has a completion under way")
+            raise ToolrollError("this sequence is still being written", place=str(key))
         sequence.ids += request.ids if request.ids is not None else self.codec.encode(request.text)
+        if self.max_context is not None and len(sequence.ids) >= self.max_context:
+            self._finished.append((key, Completion("", (), (), "length")))
+            return
         self._count += 1
         request_id = str(self._count)
         try:
@@ -184,7 +196,8 @@ class VLLMEngine:
         logprobs = None
         if exact_logprobs(sampling, self._logprobs_mode):
             logprobs = tuple(float(step[token].logprob) for token, step in zip(ids, written.logprobs, strict=True))
-        self._finished.append((key, Completion(self.codec.decode(ids), ids, logprobs, finish, stop)))
+        text = self.codec.decode(ids[:-1] if finish == "eos" else ids)
+        self._finished.append((key, Completion(text, ids, logprobs, finish, stop)))
 
 
 def _imported() -> Any:
@@ -218,13 +231,10 @@ def _engine(vllm: Any, *, dtype: str, **settings: Any) -> Any:
     return vllm.LLMEngine.from_engine_args(arguments)
 
 
-def _context(model: str, asked: int | None, trust_remote_code: bool) -> int | None:
-    """The smaller of what is asked for and what the model has; None when neither is known."""
+def _config(model: str, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code).get_text_config()
-    known = [length for length in (asked, getattr(config, "max_position_embeddings", None)) if length is not None]
-    return min(known, default=None)
+    return AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
 
 
 def _own_codec(tokenizer: Any) -> Codec:

@@ -78,7 +78,7 @@ def build_bm25(
 ) -> dict[str, Any]:
     """Index `passages` into the folder `directory` and return the index's manifest.
 
-    One pass over the passages; memory grows with the number of words (about 4 bytes each, 12 while scoring).
+    One pass over the passages; memory grows with the number of words (about 40 bytes each at the peak).
     ToolrollError when there is nothing to index or the folder is taken (see `new_index`).
     """
     import bm25s

@@ -4,9 +4,8 @@
     eval      the same, blind to what follows the answer (`reward.py`)
     regex     the one that decides which trajectories count in OSR and USR (both files)
 
-All three look only at the text from the last `<think>` on. They are the same functions as upstream's, found
-again from their behaviour in linear time: upstream's pattern tries every way to split n steps into groups,
-which takes 2^n tries when the end of the response is missing.
+All three look only at the text from the last `<think>` on. They give upstream's verdicts, in linear time: upstream's
+pattern tries every way to split n steps into groups, 2^n of them, when the end of the response is missing.
 """
 
 import re

@@ -137,7 +137,6 @@ _FAULT_BETWEEN = {
     ("information", "search"): "missing_reasoning",
     ("information", "information"): "context_without_search",
     ("information", "answer"): "missing_conclusion",
-    ("answer", "answer"): "multi_answer",
     ("answer", "think"): "text_after_answer",
     ("answer", "search"): "text_after_answer",
     ("answer", "information"): "text_after_answer",
@@ -225,12 +224,24 @@ class TurnReader(Reader):
                 self.fault("stray_tag", stray.start, stray.end)
             inner, end, onward = (tag.end, self.tags[close].start), self.tags[close].end, close + 1
         if tag.name == "answer":
-            self._answered, self._thinking = True, False
+            self._answer_in_prose(index, end)
+            self._answered = True
         self._pieces.append(_Piece(tag.name, tag.start, end, inner))
         return end, onward
 
+    def _answer_in_prose(self, index: int, end: int) -> None:
+        """An answer ends prose that nothing else ends; otherwise it came too soon."""
+        start = self.tags[index].start
+        if self._thinking and self.following("think", closing=True, after=index) is None:
+            self.fault("think_unclosed", start, start)
+            self._thinking = False
+        elif self._thinking:
+            self.fault("answer_in_think", start, end)
+
     def _check(self) -> None:
         """Note pieces that are empty or follow what they may not."""
+        for second in [piece for piece in self._pieces if piece.name == "answer"][1:]:
+            self.fault("multi_answer", second.start, second.end)
         for before, piece in pairwise([_NOTHING, *self._pieces, _NOTHING]):
             code = _FAULT_BETWEEN.get((before.name, piece.name))
             if code is not None and not (self._prose and code in _FREE_IN_PROSE):

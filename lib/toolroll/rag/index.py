@@ -95,8 +95,9 @@ def new_index(directory: Path, *, replace: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise ToolrollError(error.strerror or str(error), place=str(error.filename or directory)) from error
     finally:
-        for leftover in (folder, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        if directory.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _swap(folder: Path, directory: Path, old: Path) -> None:
@@ -107,7 +108,7 @@ def _swap(folder: Path, directory: Path, old: Path) -> None:
     directory.rename(old)
     try:
         folder.rename(directory)
-    except OSError:
+    except BaseException:
         old.rename(directory)
         raise
 

@@ -7,7 +7,7 @@ answer score (CEM) is over questions, as the paper's average is over its 51,713 
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from toolroll.rag.reward import Verdicts, check_verdicts
@@ -46,16 +46,14 @@ class _Question:
     score: float = 0.0
     searches: int = 0
 
-    def means(self) -> _Sums:
-        if not self.n_rows:
-            return _Sums()
-        scored = self.n_scored > 0
-        return _Sums(
-            n_questions=1,
-            n_scored=int(scored),
-            score=self.score / self.n_scored if scored else 0.0,
-            searches=self.searches / self.n_rows,
-        )
+    def fold_into(self, sums: _Sums) -> None:
+        """Add this question's means to the sums of its data source."""
+        if self.n_rows:
+            sums.n_questions += 1
+            sums.searches += self.searches / self.n_rows
+        if self.n_scored:
+            sums.n_scored += 1
+            sums.score += self.score / self.n_scored
 
 
 class Tally:
@@ -100,7 +98,8 @@ class Tally:
         """
         check_verdicts(verdicts)
         if self._question.n_rows and (self._question.source, self._question.id) != (data_source, question_id):
-            self._close()
+            self._question.fold_into(self._sums[self._question.source])
+            self._question = _Question()
         question, sums = self._question, self._sums.setdefault(data_source, _Sums())
         question.source, question.id = data_source, question_id
         question.n_rows += 1
@@ -125,10 +124,6 @@ class Tally:
                 sums.n_nonsearch += 1
                 sums.n_under += verdict == "under"
 
-    def _close(self) -> None:
-        self._sums[self._question.source] += self._question.means()
-        self._question = _Question()
-
     def report(self) -> list[dict[str, Any]]:
         """One row a data source, in order of appearance, then one over all with `data_source` None.
 
@@ -137,9 +132,9 @@ class Tally:
         `searches_per_question` of `n_questions`, `valid_frac` = `n_valid` / `n_rows`. Rates are fractions.
         More rows may be added afterwards.
         """
-        sums = dict(self._sums)
+        sums = {source: replace(of_source) for source, of_source in self._sums.items()}
         if self._question.n_rows:
-            sums[self._question.source] += self._question.means()
+            self._question.fold_into(sums[self._question.source])
         rows = [_row(source, of_source) for source, of_source in sums.items() if source is not None]
         return [*rows, _row(None, sum(sums.values(), _Sums()))]
 

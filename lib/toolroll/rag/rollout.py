@@ -19,7 +19,7 @@ from typing import Any
 
 from toolroll.errors import RowError
 from toolroll.models.base import Codec, Completion, Generate, Sampling
-from toolroll.rag.corpus import Hit, Rendered, render
+from toolroll.rag.corpus import NO_HITS, Hit, Rendered, render
 from toolroll.rag.protocol import Protocol, find_action
 from toolroll.rag.retrieve import Retriever
 from toolroll.run.seeds import record_seed
@@ -203,7 +203,7 @@ class Rollout:
     def _observe(self, query: str, found: Found, completion: Completion) -> tuple[str, tuple[int, ...] | None]:
         """Write the passages of a search into the response."""
         shown = self._render(found.hits)
-        pending = self._inject(self.protocol.wrap(shown.text))
+        pending = self._inject(self.protocol.wrap(shown.text or NO_HITS))
         self.turns.append(
             {
                 "query": query,

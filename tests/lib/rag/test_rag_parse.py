@@ -218,7 +218,7 @@ def test_three_openers_and_one_closer() -> None:
 def test_a_last_answer_that_does_not_end() -> None:
     assert parse(think(PLAIN) + "<answer>Paris").answer is None
     parsed = parse(think(PLAIN) + "<answer>Rome</answer><answer>Paris")
-    assert (parsed.answer, codes(parsed)) == ("Rome", ["multi_answer", "answer_unclosed"])
+    assert (parsed.answer, codes(parsed)) == ("Rome", ["answer_unclosed", "multi_answer"])
 
 
 def test_all_problems_are_found_in_order_of_position() -> None:
@@ -264,9 +264,9 @@ def test_nothing_at_all() -> None:
 
 def test_truncation_is_a_fault_of_its_own() -> None:
     cut = parse(f"<think>{SEARCH}<step><reasoning>Now", truncated=True)
-    assert codes(cut) == ["step_unclosed", "tag_unclosed", "no_answer", "think_unclosed", "truncated"] or set(
-        codes(cut)
-    ) == {"step_unclosed", "tag_unclosed", "no_answer", "think_unclosed", "truncated"}
+    assert codes(cut)[:2] == ["step_unclosed", "tag_unclosed"]
+    assert codes(cut)[-1] == "truncated"
+    assert set(codes(cut)[2:4]) == {"think_unclosed", "no_answer"}
     complete = whole(PLAIN)
     assert not parse(complete, truncated=True).valid
     assert parse(complete, truncated=True, strictness="paper-literal").valid
@@ -324,17 +324,28 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("unit", HOSTILE)
-@pytest.mark.parametrize("frame", ["{}", "<think><step><reasoning>{}", "<think>{}</think><answer>{}</answer>"])
-def test_no_response_takes_more_than_linear_time(unit: str, frame: str) -> None:
-    # A megabyte of anything quadratic would take minutes; linear work takes about a second.
-    response = frame.replace("{}", unit * (1_000_000 // len(unit) // frame.count("{}")))
+def seconds_to_parse(response: str) -> float:
     start = time.process_time()
     for strictness in ("paper", "release", "regex"):
         parse(response, strictness=strictness)
     for dialect in ("search-r1", "r1-searcher"):
         parse(response, dialect=dialect)
-    assert time.process_time() - start < 30
+    return time.process_time() - start
+
+
+# Linear work on these takes a second or two; quadratic work takes minutes, exponential work for ever.
+@pytest.mark.parametrize("unit", ["<step>", "<"])
+def test_a_megabyte_of_one_tag(unit: str) -> None:
+    start = time.process_time()
+    parsed = parse(unit * (1_000_000 // len(unit)))
+    assert time.process_time() - start < 20
+    assert not parsed.valid
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+@pytest.mark.parametrize("frame", ["{}", "<think><step><reasoning>{}", "<think>{}</think><answer>{}</answer>"])
+def test_no_response_takes_more_than_linear_time(unit: str, frame: str) -> None:
+    assert seconds_to_parse(frame.replace("{}", unit * (60_000 // len(unit)))) < 8
 
 
 TURNS = (
@@ -367,10 +378,12 @@ def test_search_r1_without_a_search_has_no_steps() -> None:
 
 
 def test_research_writes_result_and_boxes_its_answer() -> None:
-    response = TURNS.replace("information>", "result>").replace("Paris</answer>", r"It is \boxed{\text{Paris}}.</answer>")
+    response = TURNS.replace("information>", "result>").replace(
+        "Paris</answer>", r"It is \boxed{\text{Paris}}.</answer>"
+    )
     parsed = parse(response, dialect="search-r1")
     assert (parsed.valid, parsed.answer) == (True, r"\text{Paris}")
-    assert parsed.steps == parse(TURNS, dialect="search-r1").steps or parsed.steps[0]["context"] == "Doc 1 Eiffel"
+    assert [step["context"] for step in parsed.steps] == ["Doc 1 Eiffel", "Doc 1 Paris"]
 
 
 @pytest.mark.parametrize(
@@ -434,6 +447,7 @@ def test_r1_searcher_may_ask_again_at_once_and_repeat_the_opener_of_the_prompt()
         ("<answer>", "So: <answer>", ["stray_text"]),
         ("</answer>", "</answer>.", ["text_after_answer"]),
         ("He lived", "<think>He lived", ["multi_think"]),
+        ("He lived", "<answer>Rome</answer>He lived", ["answer_in_think", "text_after_answer", "multi_answer"]),
     ],
 )
 def test_r1_searcher_faults(old: str, new: str, expected: list[str]) -> None:

@@ -207,6 +207,23 @@ def test_an_index_is_replaced_only_when_asked(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["i"]
 
 
+def test_the_old_index_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    build_bm25(tiny("old words"), tmp_path / "i")
+    rename = Path.rename
+
+    def refuse(path, target):
+        if path.name.endswith(".tmp"):
+            raise OSError(5, "Input/output error", str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(ToolrollError, match="Input/output error"):
+        build_bm25(tiny("new words"), tmp_path / "i", replace=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["i"]
+    with closing(Corpus(tmp_path / "i")) as corpus:
+        assert corpus[0]["text"] == "old words"
+
+
 def test_a_folder_of_something_else_is_never_replaced(tmp_path):
     (tmp_path / "i").mkdir()
     (tmp_path / "i" / "thesis.tex").write_text("precious")
@@ -278,6 +295,13 @@ def test_a_stemmer_that_is_not_there():
 def test_top_k_is_a_stable_sort(scores, k, above):
     expected = sorted((i for i, score in enumerate(scores) if score > above), key=lambda i: (-scores[i], i))[:k]
     assert top_k(np.array(scores, np.float32), k, above=above).tolist() == expected
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 50, 999, 1999, 2000])
+def test_top_k_of_scores_that_all_differ(k):
+    for seed in range(20):
+        scores = np.random.default_rng(seed).permutation(2000).astype(np.float32)
+        assert scores[top_k(scores, k)].tolist() == list(range(1999, 1999 - k, -1))
 
 
 # Specifications, replay, cache
