@@ -15,7 +15,7 @@ import click
 from toolroll.cli import command, uses_model, uses_seed
 from toolroll.io.rows import Row
 from toolroll.models.options import ModelOptions
-from toolroll.records import Question, Trajectory, view
+from toolroll.records import Question, Trajectory, field_types, view
 from toolroll.run.log import Log
 from toolroll.run.loop import Rows
 from toolroll.run.signals import StopFlag
@@ -44,13 +44,12 @@ An id and a sample determine a trajectory's seed, so order, batches, shards and 
     "rag-rollout",
     system="HiPRAG",
     reads=view(Question, "id", "question", "golden_answers", "answer", "answers", "reward_model"),
-    adds={
-        name: Trajectory.__annotations__.get(name, Any)
-        for name in (
-            "golden_answers sample prompt_id prompt response turns n_search finish invalid_actions dialect constrained "
-            "forced_tokens model policy_version seed prompt_ids response_ids loss_mask logprobs"
-        ).split()
-    },
+    adds=field_types(
+        Trajectory,
+        *("golden_answers", "sample", "prompt_id", "prompt", "response", "turns", "n_search", "finish"),
+        *("invalid_actions", "dialect", "constrained", "forced_tokens", "model", "policy_version", "seed"),
+        *("prompt_ids", "response_ids", "loss_mask", "logprobs"),
+    ),
     slow=True,
     expands=True,
     epilog="See rag-index(1), rag-serve(1), step-parse(1), toolroll-records(5).",

@@ -13,7 +13,7 @@ import click
 
 from toolroll.cli import command, each
 from toolroll.io.rows import Row
-from toolroll.records import FormatProblem, Step, Trajectory, view
+from toolroll.records import Parsed, Trajectory, field_types, view
 
 EXAMPLES = """
   Parse rollouts, keep the well-formed ones:
@@ -27,13 +27,7 @@ EXAMPLES = """
     "step-parse",
     system="HiPRAG",
     reads=view(Trajectory, "response", "finish", "dialect", required=("response",)),
-    adds={
-        "steps": list[Step],
-        "answer": str | None,
-        "format_valid": bool,
-        "format_strictness": str,
-        "format_problems": list[FormatProblem],
-    },
+    adds=field_types(Parsed, "steps", "answer", "format_valid", "format_strictness", "format_problems"),
     epilog="See toolroll-records(5), rag-rollout(1), step-reward(1).",
 )
 @click.option(

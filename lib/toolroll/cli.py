@@ -23,7 +23,7 @@ from click.core import ParameterSource
 from toolroll import __version__
 from toolroll.errors import FAILED, INTERRUPTED, OK, STOPPED, USAGE, Stopped, ToolrollError, UsageError
 from toolroll.run import loop
-from toolroll.run.log import DEBUG, Log, write_stderr
+from toolroll.run.log import DEBUG, Log
 from toolroll.run.loop import each
 from toolroll.run.manifest import Manifest
 from toolroll.run.signals import StopFlag
@@ -113,6 +113,7 @@ class Tool(click.Command):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode, **extra)
         self._main_shell_completion({"auto_envvar_prefix": "TOOLROLL"}, str(self.name), complete_var)
+        _hold_standard_streams()
         code = self.run(list(sys.argv[1:] if args is None else args))
         sys.exit(code)
 
@@ -123,9 +124,9 @@ class Tool(click.Command):
         try:
             with self.make_context(name, args, obj=log) as context:
                 self.invoke(context)
-            sys.stdout.flush()
+            click.echo(nl=False)  # flushes
         except (click.exceptions.Exit, click.exceptions.Abort) as error:
-            return _flush_stdout(getattr(error, "exit_code", INTERRUPTED))
+            return int(getattr(error, "exit_code", INTERRUPTED))
         except click.ClickException as error:
             log.error(f"{_usage_why(error)} (see {name} --help)")
             return USAGE
@@ -144,6 +145,7 @@ class Tool(click.Command):
         except OSError as error:
             _trace(log)
             log.error(error.strerror or str(error), str(error.filename or ""))
+            _drop_stdout()  # what it could not take, it cannot take at exit either
             return FAILED
         except MemoryError:
             _trace(log)
@@ -180,7 +182,7 @@ class Tool(click.Command):
             if stop:
                 raise Stopped(f"stopped by {stop.asked_by}")
             return
-        if not settings.inputs and _stdin_is_terminal():
+        if settings.inputs in ((), ("-",)) and _stdin_is_terminal():
             log.note("reading from the terminal; end with Ctrl-D, or name a file")
         log.start_bar(None)
         run = loop.Run(self.contract, settings, log=log, stop=stop, manifest=manifest)
@@ -283,7 +285,8 @@ def command(
     """Declare a command. The function gets `rows` (when it reads any) and its own options by name.
 
     It may also name `log` (messages), `stop` (was the run asked to stop?) and `manifest` among its
-    parameters. `system` is the paper's system it belongs to. `adds` maps the fields it adds to rows to their types. The rest: see `loop.Contract`.
+    parameters. `system` is the paper's system it belongs to. `adds` maps the fields it adds to rows
+    to their types. The rest: see `loop.Contract`.
     """
 
     def decorate(function: Callable[..., Any]) -> Tool:
@@ -310,7 +313,10 @@ def option_group(keyword: str, kind: type, options: Iterable[click.Option]) -> C
 
 def uses_seed(function: F) -> F:
     """Add `--seed`. Each record's own seed comes from it by `toolroll.run.seeds.record_seed`."""
-    text = "Seed of all randomness. A record's own seed is derived from it, the record's id and the sample, never from order."
+    text = (
+        "Seed of all randomness. A record's own seed is derived from it, the record's id and the sample, "
+        "never from order."
+    )
     return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help=text)(function)
 
 
@@ -348,13 +354,8 @@ def _standard_options(contract: loop.Contract) -> list[click.Option]:
                 ["-o", "--output"],
                 metavar="FILE",
                 section=files,
-                help="Write here instead of stdout; the file appears when it is complete. - is stdout, {shard} the share's number, .gz and .zst compress.",
-            ),
-            _Option(
-                ["--resume"],
-                is_flag=True,
-                section=files,
-                help="Go on with an unfinished FILE.part: rows whose key stands there are skipped.",
+                help="Write here instead of stdout; the file appears when it is complete. - is stdout, {shard} the "
+                "share's number, .gz and .zst compress.",
             ),
             _Option(
                 ["--no-meta"],
@@ -369,7 +370,8 @@ def _standard_options(contract: loop.Contract) -> list[click.Option]:
                 default="stop",
                 show_default=True,
                 section=rows,
-                help="A row that cannot be processed: stop; skip it; or keep it with an `error` field, which later commands pass on.",
+                help="A row that cannot be processed: stop; skip it; or keep it with an `error` field, which later "
+                "commands pass on.",
             ),
             _Option(
                 ["-e", "--errors"],
@@ -394,10 +396,17 @@ def _standard_options(contract: loop.Contract) -> list[click.Option]:
         if not contract.reducer:
             options += [
                 _Option(
+                    ["--resume"],
+                    is_flag=True,
+                    section=files,
+                    help="Go on with an unfinished FILE.part: rows whose key stands there are skipped.",
+                ),
+                _Option(
                     ["--shard"],
                     metavar="I/N",
                     section=rows,
-                    help="Take only the records whose index modulo N is I (from 0). slurm reads a job array's environment.",
+                    help="Take only the records whose index modulo N is I (from 0). slurm reads a job array's "
+                    "environment.",
                 ),
                 _Option(
                     ["--group-by"],
@@ -410,6 +419,7 @@ def _standard_options(contract: loop.Contract) -> list[click.Option]:
             _Option(
                 ["--schema"],
                 is_flag=True,
+                allow_from_autoenv=False,
                 is_eager=True,
                 expose_value=False,
                 callback=_print_schema,
@@ -433,6 +443,7 @@ def _standard_options(contract: loop.Contract) -> list[click.Option]:
         _Option(
             ["--show-config"],
             is_flag=True,
+            allow_from_autoenv=False,
             section=logs,
             help="Print the settings in force and where each comes from, and exit.",
         ),
@@ -450,6 +461,7 @@ def _standard_options(contract: loop.Contract) -> list[click.Option]:
             ["--json"],
             "version_json",
             is_flag=True,
+            allow_from_autoenv=False,
             is_eager=True,
             expose_value=False,
             hidden=True,
@@ -459,6 +471,7 @@ def _standard_options(contract: loop.Contract) -> list[click.Option]:
         _Option(
             ["--version"],
             is_flag=True,
+            allow_from_autoenv=False,
             expose_value=False,
             is_eager=True,
             callback=_print_version,
@@ -511,7 +524,10 @@ def _load_config(context: click.Context, _param: click.Parameter, path: str | No
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"not TOML: {error}", place=path) from error
     shared = {name.replace("-", "_"): value for name, value in data.items() if not isinstance(value, dict)}
-    own = {name.replace("-", "_"): value for name, value in data.get(str(context.info_name), {}).items()}
+    table = data.get(str(context.info_name), {})
+    if not isinstance(table, dict):
+        raise UsageError(f"{context.info_name} is not a table", place=path)
+    own = {name.replace("-", "_"): value for name, value in table.items()}
     known = {param.name for param in context.command.get_params(context)}
     for name in own:
         if name not in known:
@@ -521,22 +537,31 @@ def _load_config(context: click.Context, _param: click.Parameter, path: str | No
 
 def _config_text(context: click.Context) -> str:
     """The settings as TOML that --config reads back, each with its source."""
-    import json
-
     lines = [f"[{context.info_name}]"]
     sources = {
         ParameterSource.COMMANDLINE: "flag",
         ParameterSource.ENVIRONMENT: "environment",
         ParameterSource.DEFAULT_MAP: "config",
     }
+    arguments = {param.name for param in context.command.params if isinstance(param, click.Argument)}
     for name, value in context.params.items():
-        if name in ("show_config", "files"):
+        if name == "show_config" or name in arguments:
             continue
         source = context.get_parameter_source(name)
-        text = json.dumps(value, default=str) if value is not None else '""'
+        text = '""' if value is None else _toml(value)
         comment = sources.get(source, "default") if source else "default"
         lines.append(f"{'# ' if value is None else ''}{name} = {text}  # {comment}")
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    import json
+
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, bool | int | float):
+        return str(value).lower()
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _shaping(context: click.Context) -> dict[str, Any]:
@@ -577,21 +602,25 @@ def _trace(log: Log) -> None:
     if log.level >= DEBUG:
         import traceback
 
-        for line in traceback.format_exc().splitlines():
-            write_stderr(line)
+        log.debug(traceback.format_exc())
 
 
-def _flush_stdout(code: int) -> int:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _die_of_sigpipe()
-    return code
+def _hold_standard_streams() -> None:
+    """Where stdin, stdout or stderr is closed, make its number fail to use, so that no file opened later gets it."""
+    for number, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)
+
+
+def _drop_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _die_of_sigpipe() -> NoReturn:
     """End as a Unix filter does when its reader went away: quietly, by SIGPIPE (the shell sees 141)."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    _drop_stdout()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGPIPE)
     raise SystemExit(128 + signal.SIGPIPE)

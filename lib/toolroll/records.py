@@ -145,7 +145,7 @@ class Step(Record, kw_only=True, frozen=True):
 class FormatProblem(Record, kw_only=True, frozen=True):
     """Something that makes a trajectory malformed."""
 
-    code: Annotated[str, _is("What it is; toolroll-records(5) of step-parse lists the codes.")]
+    code: Annotated[str, _is("What it is; step-parse(1) lists the codes.")]
     span: Annotated[list[int], _is("[start, end) in `response`, in characters.")]
     step: Annotated[int | None, _is("Index of the step it is in, or null.")] = None
 
@@ -215,6 +215,12 @@ def view(record: type[Record], *names: str, required: tuple[str, ...] = ()) -> t
         else:
             chosen.append((name, hints[name], field.default))
     return msgspec.defstruct(record.__name__, chosen, kw_only=True, frozen=True, gc=False)
+
+
+def field_types(record: type[Record], *names: str) -> dict[str, Any]:
+    """The types of a record's fields `names`, for a command that adds them."""
+    hints = typing.get_type_hints(record, include_extras=True)
+    return {name: hints[name] for name in names}
 
 
 def all_records() -> list[type[Record]]:

@@ -10,7 +10,7 @@ from toolroll.docs.command_page import summary
 from toolroll.errors import ToolrollError
 
 _README_BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_TOML_BLOCK = re.compile(r"(# generated: ([\w-]+)\n).*?(# end\n)", re.DOTALL)
+_TOML_BLOCK = re.compile(r"(# generated: ([\w-]+)\n).*?(# end\b)", re.DOTALL)
 _SHARE = {"bash": "bash-completion/completions", "zsh": "zsh/site-functions", "fish": "fish/vendor_completions.d"}
 
 
@@ -33,7 +33,8 @@ def commands_table(tools: Iterable[Tool]) -> str:
     for system, members in systems.items():
         for tool in members:
             shown = system if tool is members[0] else ""
-            lines.append(f"| {shown} | `{tool.name}` | {summary(tool).replace('|', chr(92) + '|')} |")
+            what = summary(tool).replace("|", r"\|")
+            lines.append(f"| {shown} | `{tool.name}` | {what} |")
     return "\n".join(lines) + "\n"
 
 

@@ -9,8 +9,8 @@ import sys
 import click
 
 from toolroll.cli import Tool, section_of
-from toolroll.docs.fields import Field, fields_of, type_text
-from toolroll.docs.records_page import add_field, description_of
+from toolroll.docs.fields import Field, description_of, fields_of, type_text
+from toolroll.docs.records_page import add_field, meaning_of
 from toolroll.docs.roff import Page, bold, escape, inline, italic
 
 _REFERENCE = re.compile(r"\b([a-z][\w-]*)\(([157])\)")
@@ -26,7 +26,7 @@ _EXIT = """
 """
 _EXIT_ROWS = """
 * 75
-  Stopped by SIGTERM or SIGUSR1 before the end of the input; with `-o`, `--resume` continues.
+  Stopped by SIGTERM or SIGUSR1 before the end of the input{resumable}.
 
 * 130
   Stopped by Ctrl-C.
@@ -68,10 +68,8 @@ def summary(tool: Tool) -> str:
 
 
 def _context(tool: Tool) -> click.Context:
-    """What click asks of a run, with a width of its own so that the terminal's does not matter."""
-    return click.Context(
-        tool, info_name=tool.name, terminal_width=80, show_default=True, help_option_names=["-h", "--help"]
-    )
+    """What click wants to know of a run before it describes an option."""
+    return click.Context(tool, info_name=tool.name, show_default=True, help_option_names=["-h", "--help"])
 
 
 def _add_options(page: Page, tool: Tool, context: click.Context) -> None:
@@ -102,7 +100,7 @@ def _help(param: click.Parameter, context: click.Context) -> str:
     if not isinstance(param, click.Option) or param.count:
         return text
     extra = param.get_help_extra(context)
-    notes = [extra[name] for name in ("range", "required") if name in extra]  # type: ignore[literal-required]
+    notes = [extra[name] for name in ("range", "required") if name in extra]
     if "default" in extra:
         notes.insert(0, f"default: {extra['default']}")
     return f"{text} [{escape('; '.join(notes))}]" if notes else text
@@ -119,7 +117,7 @@ def _add_fields(page: Page, tool: Tool) -> None:
     if tool.added_types:
         page.text("These fields are added; one that exists is replaced where it stands:")
         for name, kind in tool.added_types.items():
-            add_field(page, Field(name, type_text(kind), "", description_of(name)))
+            add_field(page, Field(name, type_text(kind), "", description_of(kind) or meaning_of(name)))
     page.text(_about_output(tool))
 
 
@@ -133,7 +131,8 @@ def _about_output(tool: Tool) -> str:
     if contract.slow:
         words.append("Each row is handed on as soon as it is made.")
     names = " and ".join(f"`{name}`" for name in contract.key)
-    words.append(f"For `--resume`, {names} together name a row of the output.")
+    verb = "together name" if contract.key[1:] else "names"
+    words.append(f"For `--resume`, {names} {verb} a row of the output.")
     return inline(" ".join(words))
 
 
@@ -141,27 +140,19 @@ def _add_exit_status(page: Page, tool: Tool) -> None:
     page.heading("EXIT STATUS")
     reads = tool.contract.reads is not None
     tolerated = "; with `--on-error` skip or keep, also when there were bad rows" if reads else ""
-    page.prose(_EXIT.format(tolerated=tolerated) + (_EXIT_ROWS if reads else ""))
+    resumable = "" if tool.contract.reducer else "; with `-o`, `--resume` continues"
+    text = _EXIT + _EXIT_ROWS if reads else _EXIT
+    page.prose(text.format(tolerated=tolerated, resumable=resumable))
 
 
 def _add_environment(page: Page, tool: Tool, context: click.Context) -> None:
-    own = [
-        param.name.upper()
-        for param in tool.get_params(context)
-        if isinstance(param, click.Option) and param.name and param.name not in tool.standard and not _is_help(param)
-    ]
+    options = [param for param in tool.get_params(context) if isinstance(param, click.Option)]
+    own = [param for param in options if param.name not in tool.standard and "--help" not in param.opts]
     page.heading("ENVIRONMENT")
-    names = ", ".join(f"`TOOLROLL_{name}`" for name in own)
-    page.text(
-        inline(
-            (f"{names}: the options of these names. " if own else "")
-            + "An option on the command line goes before the environment, and that before `--config`; see toolroll(7)."
-        )
-    )
-
-
-def _is_help(param: click.Option) -> bool:
-    return "--help" in param.opts
+    if own:
+        names = ", ".join(f"`TOOLROLL_{str(param.name).upper()}`" for param in own)
+        page.text(inline(f"{names} {'set the options of these names' if own[1:] else 'sets the option of that name'}."))
+    page.prose("The command line goes before the environment, and that before `--config`; see toolroll(7).")
 
 
 def _add_see_also(page: Page, tool: Tool) -> None:

@@ -43,6 +43,11 @@ def type_text(kind: Any) -> str:
     return _text(inspect.type_info(kind))
 
 
+def description_of(kind: Any) -> str:
+    """What a type's annotation says it means; "" without one."""
+    return _description(inspect.type_info(kind))
+
+
 def fields_of(struct: type[msgspec.Struct], *, own: bool = False) -> Iterator[Field]:
     """The fields of a struct, or only its `own`, those that no record it extends has."""
     bases = [base for base in struct.__bases__ if issubclass(base, msgspec.Struct) and base is not msgspec.Struct]
@@ -72,9 +77,7 @@ def _text(info: Any) -> str:
     compound = _COMPOUND.get(type(info))
     text = compound(info) if compound else _PLAIN[type(info)]
     limits = [
-        words.format(value)
-        for name, words in (*_LIMITS, *_LENGTHS)
-        if (value := getattr(info, name, None)) is not None
+        words.format(value) for name, words in (*_LIMITS, *_LENGTHS) if (value := getattr(info, name, None)) is not None
     ]
     return ", ".join([text, *limits])
 

@@ -43,7 +43,7 @@ def add_field(page: Page, field: Field) -> None:
     page.item(f"{bold(field.name)} ({escape(field.type)}{need})", inline(field.description))
 
 
-def description_of(name: str) -> str:
+def meaning_of(name: str) -> str:
     """What a field of that name means, in whichever record has it; "" when none has."""
     for record in records.all_records():
         for field in fields_of(record):

@@ -21,8 +21,8 @@ _OWNED = ("man", "completions/bash", "completions/zsh", "completions/fish")  #: 
 def installed_tools(root: Path) -> list[Tool]:
     """The commands that pyproject.toml installs, in its order."""
     try:
-        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        project = tomllib.loads(_text(root / "pyproject.toml"))["project"]
+    except (OSError, KeyError, ValueError) as error:
         raise ToolrollError(f"cannot be read: {error}", place="pyproject.toml") from error
     return [_tool(name, entry) for name, entry in project.get("scripts", {}).items()]
 
@@ -36,11 +36,10 @@ def generated(root: Path, tools: Iterable[Tool]) -> dict[str, str]:
     pages = list(files)
     for tool in tools:
         files.update(completion_files(tool))
-    for name, fill in (("README.md", lambda text: fill_readme(text, tools)),
-                       ("pyproject.toml", lambda text: fill_pyproject(text, pages))):
-        path = root / name
-        if path.exists():
-            files[name] = fill(path.read_text(encoding="utf-8"))
+    if (root / "README.md").exists():
+        files["README.md"] = fill_readme(_text(root / "README.md"), tools)
+    if (root / "pyproject.toml").exists():
+        files["pyproject.toml"] = fill_pyproject(_text(root / "pyproject.toml"), pages)
     return files
 
 
@@ -75,6 +74,10 @@ def _strangers(root: Path, files: Mapping[str, str]) -> Iterator[str]:
             name = path.relative_to(root).as_posix()
             if name not in files:
                 yield name
+
+
+def _text(path: Path) -> str:
+    return path.read_bytes().decode()
 
 
 def _tool(name: str, entry: str) -> Tool:

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from toolroll.errors import ToolrollError, UsageError
 from toolroll.io.rows import split_lines, strip_bom
 from toolroll.run.signals import StopFlag, Wake
@@ -30,18 +32,37 @@ _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
 class InputFile:
-    """One input: `name` as the user gave it ("stdin" for `-`), its size and hash once it was read."""
+    """One input: `name` as the user gave it ("stdin" for `-`), its size and hash once it was read.
+
+    It is looked at when the run starts and opened when its turn comes.
+    """
 
     def __init__(self, path: str, *, hashed: bool = False) -> None:
         self.name = "stdin" if path == "-" else path
         self.path = path
         self.size = 0
         self._hash = _new_hash() if hashed else None
+        self._raw: io.FileIO | None = None
         try:
-            self.raw = io.FileIO(0 if path == "-" else path, "rb", closefd=path != "-")
-            self.identity = _identity(self.raw.fileno())
+            status = os.fstat(0) if path == "-" else os.stat(path)
+            if stat.S_ISDIR(status.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if path != "-" and not os.access(path, os.R_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise ToolrollError(_reason(error), place=self.name) from error
+        self.identity = _identity(status)
+
+    def open(self) -> None:
+        """Open it; for a named pipe, this waits until somebody writes to it."""
+        self._raw = io.FileIO(0 if self.path == "-" else self.path, "rb", closefd=self.path != "-")
+
+    @property
+    def waits(self) -> bool:
+        """Whether reading now may wait for another process."""
+        if self._raw is None:
+            return self.identity is None
+        return not _has_data(self._raw.fileno())
 
     @property
     def digest(self) -> str | None:
@@ -50,7 +71,8 @@ class InputFile:
 
     def readinto(self, buffer: bytearray | memoryview) -> int:
         """Read bytes as they are on disk, counting and hashing them."""
-        count = self.raw.readinto(buffer) or 0
+        assert self._raw is not None
+        count = self._raw.readinto(buffer) or 0
         self.size += count
         if self._hash is not None:
             self._hash.update(memoryview(buffer)[:count])
@@ -58,7 +80,8 @@ class InputFile:
 
     def close(self) -> None:
         """Close the file (stdin stays open)."""
-        self.raw.close()
+        if self._raw is not None:
+            self._raw.close()
 
 
 class _Counted(io.RawIOBase):
@@ -98,17 +121,17 @@ class Reader:
             for lines in split_lines(self._chunks(file)):
                 self._in_hand = len(lines)
                 for line in lines:
+                    if self._stop:  # the last line may be half a line then
+                        return
                     number += 1
                     self._in_hand -= 1
                     yield file.name, number, line
-                    if self._stop:
-                        return
             file.close()
         self._current = None
 
     def ready(self) -> bool:
         """Whether asking for a line would not wait: False only on a pipe or terminal with nothing in it."""
-        return self._current is None or self._in_hand > 0 or _has_data(self._current.raw.fileno())
+        return self._current is None or self._in_hand > 0 or not self._current.waits
 
     def close(self) -> None:
         """Close all inputs."""
@@ -116,13 +139,18 @@ class Reader:
             file.close()
 
     def _chunks(self, file: InputFile) -> Iterator[bytes]:
-        plain = io.BufferedReader(_Counted(file), CHUNK)
         first = True
         try:
+            if file.waits:
+                self._before_wait()
             with self._stop.waiting():
-                stream = _decompressed(plain, file.path)
+                file.open()
+            if file.waits:
+                self._before_wait()
+            with self._stop.waiting():
+                stream = _decompressed(io.BufferedReader(_Counted(file), CHUNK), file.path)
             while True:
-                if not _has_data(file.raw.fileno()):
+                if file.waits:
                     self._before_wait()
                 with self._stop.waiting():
                     chunk = stream.read1(CHUNK)
@@ -194,105 +222,135 @@ Key = Callable[[bytes], tuple[bytes, ...]]
 class Sink:
     """Where the rows go: stdout, a device, or a file that appears only when it is complete.
 
-    With `resume`, a key function, `kept` counts the keys of the rows that an earlier run left.
+    One that is not `atomic` is written in place. Nothing is changed before `start`.
     """
 
-    def __init__(self, path: str | None, *, resume: Key | None = None, each_row: bool = False) -> None:
+    def __init__(self, path: str | None, *, each_row: bool = False, atomic: bool = True) -> None:
         self.path = None if path in (None, "-") else path
         self.name = self.path or "stdout"
         self.each_row = each_row
         self.kept: Counter[tuple[bytes, ...]] = Counter()
         self._part: Path | None = None
+        self._is_new = False
+        self._used = False  # is there a row in it?
+        self._out: io.BufferedWriter[Any] | _Compressor | None = None
         try:
             if self.path is None:
                 self._raw = io.FileIO(1, "wb", closefd=False)
             elif _is_special(self.path):
                 self._raw = io.FileIO(self.path, "wb")
             else:
-                self._part = Path(self.path + ".part")
+                self._part = Path(self.path + ".part" if atomic else os.path.realpath(self.path))
+                self._is_new = not self._part.exists()
                 self._raw = _locked(self._part)
         except OSError as error:
             raise ToolrollError(_reason(error), place=self.name) from error
-        self.identity = _identity(self._raw.fileno())
-        self._out = self._start(resume)
+        self.identity = _identity(os.fstat(self._raw.fileno()))
 
     @property
     def is_file(self) -> bool:
         """Whether this is a plain file, written as `.part` first."""
         return self._part is not None
 
+    def start(self, resume: Key | None = None) -> None:
+        """Make ready to write. With `resume`, a key function, an earlier run's rows stay; `kept` counts their keys."""
+        if self._part is None:
+            self._out = _writer(self.name, self._raw)
+        elif resume is None:
+            Path(f"{self._part}.old").unlink(missing_ok=True)
+            self._raw.truncate(0)
+            self._out = _writer(self.name, self._raw)
+        elif self.name.endswith((".gz", ".zst")):
+            self._recompress(resume)
+        else:
+            end = sum(len(line) + 1 for line in self._keep(self._part, resume))
+            self._raw.truncate(end)
+            self._raw.seek(end)
+            self._out = _writer(self.name, self._raw)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no earlier run left anything here."""
+        return self._is_new
+
     def write(self, line: bytes) -> None:
         """One record, without its newline."""
+        assert self._out is not None
+        self._used = True
         self._out.write(line + b"\n")
         if self.each_row:
             self._out.flush()
 
     def flush(self) -> None:
         """Hand on what is buffered."""
-        self._out.flush()
+        if self._out is not None:
+            self._out.flush()
 
     def commit(self) -> None:
         """The output is complete: sync it and give it its name."""
-        if self._part is None:
-            self._out.close()
-            return
-        self._out.flush()
+        assert self._out is not None
         if isinstance(self._out, _Compressor):
             self._out.end()
-        os.fsync(self._raw.fileno())
-        self._part.replace(str(self.path))
+        else:
+            self._out.flush()
+        if self._part is not None:
+            os.fsync(self._raw.fileno())
+            self._part.replace(str(self.path))
         self._out.close()
 
-    def abandon(self) -> None:
-        """Close without completing: a `.part` stays for `--resume`, unless nothing was written to it."""
+    def abandon(self) -> bool:
+        """Close without completing; whether a `.part` stays for `--resume`, as it does if there is anything in it."""
+        unused = self._is_new if self._out is None else not self._used
+        if self._part is not None and unused:
+            self._part.unlink(missing_ok=True)
         try:
-            self._out.flush()
-            self._out.close()
+            if self._out is not None:
+                self._out.flush()
+                self._out.close()
         except (OSError, ValueError):
-            self._raw.close()
-        if self._part is not None and self._part.exists() and self._part.stat().st_size == 0:
-            self._part.unlink()
+            pass
+        self._raw.close()
+        return self._part is not None and not unused
 
-    def _start(self, resume: Key | None) -> io.BufferedWriter[Any] | _Compressor:
-        """The writer, behind whatever an earlier run left and `resume` keeps."""
-        if self._part is None or resume is None:
-            if self._part is not None:
-                self._raw.truncate(0)
-            return _writer(self.name, self._raw)
-        if not self.name.endswith((".gz", ".zst")):
-            end = 0
-            for line in _whole_lines(self._part):
-                self.kept[resume(line)] += 1
-                end += len(line) + 1
-            self._raw.truncate(end)
-            self._raw.seek(end)
-            return _writer(self.name, self._raw)
-        return self._recompress(resume)
-
-    def _recompress(self, resume: Key) -> io.BufferedWriter[Any] | _Compressor:
+    def _recompress(self, resume: Key) -> None:
         """A compressed stream cannot be cut and continued, so its whole rows are written anew."""
-        old = Path(f"{self._part}.old")
+        old, copy = Path(f"{self._part}.old"), Path(f"{self._part}.copy")
         if not old.exists():
-            old.write_bytes(Path(str(self._part)).read_bytes())
+            import shutil
+
+            shutil.copyfile(str(self._part), copy)
+            copy.replace(old)
         self._raw.truncate(0)
-        out = _writer(self.name, self._raw)
-        for line in _whole_lines(old):
-            self.kept[resume(line)] += 1
+        self._out = out = _writer(self.name, self._raw)
+        for line in self._keep(old, resume):
             out.write(line + b"\n")
         out.flush()
         old.unlink()
-        return out
+
+    def _keep(self, part: Path, resume: Key) -> Iterator[bytes]:
+        for line in _whole_lines(part):
+            try:
+                self.kept[resume(line)] += 1
+            except (msgspec.MsgspecError, RecursionError) as error:
+                raise ToolrollError("cannot be resumed: not JSON lines", place=str(part)) from error
+            self._used = True
+            yield line
 
 
 def _locked(part: Path) -> io.FileIO:
     """Open for writing without truncating, and refuse when another process has it."""
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise ToolrollError("another process is writing it", place=str(part)) from None
-    return io.FileIO(descriptor, "r+b")
+    while True:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ToolrollError("another process is writing it", place=str(part)) from None
+        except OSError:
+            pass  # a file system without locks
+        if part.exists() and os.path.samestat(os.stat(part), os.fstat(descriptor)):
+            return io.FileIO(descriptor, "r+b")
+        os.close(descriptor)  # another process has just completed and renamed it
 
 
 def _whole_lines(part: Path) -> Iterator[bytes]:
@@ -345,11 +403,19 @@ class _Compressor:
 
 
 def check_distinct(inputs: list[InputFile], outputs: list[Sink]) -> None:
-    """Refuse to write into a file that is being read, whatever its name."""
+    """Refuse to write into a file that is being read, whatever its name, or twice into one file."""
+    if len(outputs) == 2:
+        first, second = outputs
+        same = first.path is None and second.path is None
+        same = same or (first.identity is not None and first.identity == second.identity)
+        if first.is_file and second.is_file:
+            same = same or os.path.realpath(first.name) == os.path.realpath(second.name)
+        if same:
+            raise UsageError("rows and errors cannot go to the same place", place=second.name)
     for sink in outputs:
         names = {sink.identity}
         if sink.path is not None and Path(sink.path).exists():
-            names.add(_identity_of_path(sink.path))
+            names.add(_identity(os.stat(sink.path)))
         for file in inputs:
             if file.identity is not None and file.identity in names:
                 raise UsageError("input and output are the same file", place=file.name)
@@ -377,13 +443,8 @@ def _reason(error: Exception) -> str:
     return "cut short or damaged: " + (str(error) or type(error).__name__)
 
 
-def _identity(descriptor: int) -> tuple[int, int] | None:
-    status = os.fstat(descriptor)
-    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
-
-
-def _identity_of_path(path: str) -> tuple[int, int] | None:
-    status = os.stat(path)
+def _identity(status: os.stat_result) -> tuple[int, int] | None:
+    """Device and inode of a regular file, None for anything else."""
     return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 

@@ -13,6 +13,7 @@ surrogates, and nesting beyond about 1,000 levels.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -27,6 +28,9 @@ Fields = dict[str, msgspec.Raw]
 _decode_fields = msgspec.json.Decoder(Fields).decode
 _encode = msgspec.json.encode
 _BOM = b"\xef\xbb\xbf"
+_LONE_SURROGATE = re.compile(
+    rb"(?i:\\u(?:d[89ab][0-9a-f]{2}(?!\\ud[c-f][0-9a-f]{2})|(?<!\\ud[89ab][0-9a-f]{2}\\u)d[c-f][0-9a-f]{2}))"
+)
 
 
 class Row(Generic[V]):
@@ -72,8 +76,12 @@ class Row(Generic[V]):
     def fail(self, why: str, **fields: Any) -> Row[V]:
         """This row as an error row: `why` it could not be processed, plus whatever was made so far."""
         row = self.add(**fields) if fields else self._copy()
-        row.error = {"why": clean(why), "where": self.place}
+        row.error = {"why": clean(why), "where": clean(self.place)}
         return row
+
+    def bare(self) -> Row[V]:
+        """This row as it was read, without anything added."""
+        return Row(self.raw, self.view, self.index, self._source, self._line, self._known)
 
     def fields(self) -> dict[str, Any]:
         """The whole record as a dict, decoded anew on each call."""
@@ -122,7 +130,7 @@ class BadRow:
 
     def encode(self) -> bytes:
         """The error record that stands for the line: the row itself where it is an object, else its text in `raw`."""
-        error = {"why": self.why, "where": self.place}
+        error = {"why": self.why, "where": clean(self.place)}
         try:
             fields = _decode_fields(self.raw)
             self.raw.decode()
@@ -176,7 +184,7 @@ def row_decoder(view: type[V], adds: Iterable[str] = ()) -> Callable[[bytes], tu
             line.decode()
         row: Any = decode(line)
         error = row.mark_0
-        seen = replaces
+        seen = replaces or error is not unset
         for mark in added_marks:
             if getattr(row, mark) is not unset:
                 seen = True
@@ -209,13 +217,20 @@ def read_error(line: bytes, error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, msgspec.ValidationError):
+        if line.startswith(b"["):
+            return "an array, not an object; is the file one JSON array or pretty-printed? try: jq -c '.[]'"
         return str(error).replace("Object missing", "missing")
-    start = line.lstrip()
-    if b"\\ud" in line.lower() and b"NaN" not in line:
-        return "lone surrogate or broken \\u escape in a string"
-    if start in (b"{", b"[") or (start.startswith(b"[") and not start.endswith(b"]")):
-        return f"not JSON on one line ({error}); is it pretty-printed? try: jq -c ."
-    return f"not JSON: {str(error).removeprefix('JSON is malformed: ')}"
+    why = str(error).removeprefix("JSON is malformed: ")
+    if why.startswith("invalid character"):
+        at = int(why.rpartition(" ")[2].rstrip(")"))
+        for word in (b"NaN", b"Infinity"):
+            if line.startswith(word, at):
+                return f"{word.decode()} is not JSON (byte {at})"
+    if _LONE_SURROGATE.search(line.replace(b"\\\\", b"")):
+        return "lone surrogate in a string"
+    if line in (b"{", b"["):
+        return "only the start of a record; is the file pretty-printed? try: jq -c ."
+    return f"not JSON: {why[:1].lower() + why[1:]}"
 
 
 def unknown_field(line: bytes, known: frozenset[str]) -> str | None:
@@ -230,13 +245,23 @@ def unknown_field(line: bytes, known: frozenset[str]) -> str | None:
 
 
 def key_reader(names: tuple[str, ...]) -> Callable[[bytes], tuple[bytes, ...]]:
-    """A function from a line to the raw JSON of the fields `names`, as a key; absent ones are empty."""
+    r"""A function from a line to the JSON of the fields `names`, as a key; absent ones are empty.
+
+    A string has the same key however it is escaped.
+
+    >>> key_reader(("id", "sample"))(b'{"id": "\\u00e9", "x": 1}')
+    (b'"\xc3\xa9"', b'')
+    """
 
     def read(line: bytes) -> tuple[bytes, ...]:
         fields = _decode_fields(line)
-        return tuple(bytes(fields[name]) if name in fields else b"" for name in names)
+        return tuple(_canonical(bytes(fields[name])) if name in fields else b"" for name in names)
 
     return read
+
+
+def _canonical(value: bytes) -> bytes:
+    return _encode(msgspec.json.decode(value)) if b"\\" in value else value
 
 
 def finite(value: Any) -> bool:
@@ -266,11 +291,11 @@ def strip_bom(chunk: bytes) -> bytes:
 
 
 def split_lines(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Lines without their newline out of chunks of bytes, as many at a time as a chunk completes.
+    r"""Lines without their newline out of chunks of bytes, as many at a time as a chunk completes.
 
     Takes time linear in the length of a line, however many chunks it spans.
 
-    >>> list(split_lines([b"a\\nb", b"c", b"\\n", b"d"]))
+    >>> list(split_lines([b"a\nb", b"c", b"\n", b"d"]))
     [[b'a'], [b'bc'], [b'd']]
     """
     rest: list[bytes] = []

@@ -60,7 +60,8 @@ class Completion:
 
     `ids` [T] as sampled (the end-of-sequence token included when `finish` is "eos"), `logprobs` [T]
     in nats: log softmax(logits / temperature) at the sampled token (temperature 1 when greedy),
-    before top-p, top-k and constraint cut anything away. Both None when the back end does not say.
+    before top-p, top-k and constraint cut anything away. None where the back end does not say, or says
+    something else.
     `text` is the decoded text without special end tokens. `stop` names the stop string that ended it.
     """
 
@@ -90,9 +91,12 @@ class TextEngine(Protocol):
     """A text model that works on several sequences at a time."""
 
     name: str  #: back end and model, for records: "hf:SmolLM2-135M-Instruct"
-    codec: Codec | None  #: None when the back end works in text only
     capacity: int  #: how many sequences may be under way at once
     max_context: int | None  #: longest sequence in tokens, None when unknown
+
+    @property
+    def codec(self) -> Codec | None:
+        """The model's codec; None when the back end works in text only."""
 
     def submit(self, key: Hashable, request: Generate) -> None:
         """Append to sequence `key` (new or known) and start a completion of it."""

@@ -17,7 +17,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What was chosen: `name` "cpu" or "cuda:N", `dtype` a torch dtype's name, `threads` for CPU work, `text` to show."""
+    """What was chosen: `name` "cpu" or "cuda:N", `dtype` by torch's name for it, CPU `threads`, `text` to show."""
 
     name: str
     dtype: str
@@ -47,7 +47,7 @@ def freest_gpu(count: int) -> tuple[int, int | None]:
         import pynvml
 
         pynvml.nvmlInit()
-    except Exception:  # noqa: BLE001 - no NVML library, no driver, a broken driver: all mean "cannot ask"
+    except Exception:  # no NVML library, no driver, a broken driver: all mean "cannot ask"
         return 0, None
     try:
         free = [int(pynvml.nvmlDeviceGetMemoryInfo(_handle(pynvml, entry)).free) for entry in _visible(count)]

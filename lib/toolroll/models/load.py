@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -61,14 +61,19 @@ def load_causal_lm(
     HF_HUB_OFFLINE keeps the last one off the network. `notify` hears of work that takes long. Raises ToolrollError
     with `name` as its place.
     """
-    place = _find(name, notify)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with _one_line_errors(name):
+    place = _find(name, notify)
+    with _one_line_errors(name), _quiet():
         words = AutoTokenizer.from_pretrained(tokenizer or place, trust_remote_code=trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(
-            place, dtype=getattr(torch, device.dtype), trust_remote_code=trust_remote_code
+        model = _whole(
+            AutoModelForCausalLM.from_pretrained(
+                place,
+                dtype=getattr(torch, device.dtype),
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+            )
         )
         model.to(device.name)
     ends = getattr(model.generation_config, "eos_token_id", None)
@@ -154,10 +159,34 @@ def _one_line_errors(place: str) -> Iterator[None]:
         raise ToolrollError(f"cannot be loaded as a causal language model: {reason}", place=place) from error
 
 
+def _whole(loaded: tuple[Any, dict[str, Any]]) -> Any:
+    """The model, if every weight of it was found: transformers would go on with random numbers in place of the others."""
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"{len(missing)} of its weights are missing, among them {missing[0]}")
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and advice off stderr; errors still raise."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def _convert(path: Path, folder: Path) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
     try:
-        with _one_line_errors(str(path)), _one_parse():
+        with _one_line_errors(str(path)), _quiet(), _one_parse():
             _write_folder(path, scratch)
         scratch.chmod(0o755)
         scratch.rename(folder)
@@ -171,7 +200,11 @@ def _write_folder(path: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
-    source = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.bfloat16)
+    source = _whole(
+        AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32, output_loading_info=True
+        )
+    )
     config = source.config
     if hasattr(config, "quantization_config"):  # it describes the file, not these weights, and forbids saving
         del config.quantization_config
@@ -180,17 +213,23 @@ def _write_folder(path: Path, folder: Path) -> None:
     plain.load_state_dict(source.state_dict(), assign=True)
     plain.tie_weights()
     plain.generation_config = source.generation_config
-    plain.save_pretrained(folder)
+    plain.to(torch.bfloat16).save_pretrained(folder)
+    for file in folder.iterdir():  # some are written for their owner alone
+        file.chmod(0o644)
 
 
 @contextmanager
 def _one_parse() -> Iterator[None]:
-    """Let every reader of a GGUF file inside share one parse: transformers opens the file four times, seconds each."""
+    """Do once what transformers does again and again with one file: parse it, and build the map of tensor names."""
     import gguf
+    from transformers import modeling_gguf_pytorch_utils as reading
 
-    original = gguf.GGUFReader
-    gguf.GGUFReader = lru_cache(maxsize=1)(original)
-    try:
+    with ExitStack() as undo:
+        for module, name, better in (
+            (gguf, "GGUFReader", lru_cache(gguf.GGUFReader)),
+            (gguf, "get_tensor_name_map", lru_cache(gguf.get_tensor_name_map)),
+            (reading, "tqdm", lambda tensors, **_: tensors),
+        ):
+            undo.callback(setattr, module, name, getattr(module, name))
+            setattr(module, name, better)
         yield
-    finally:
-        gguf.GGUFReader = original

@@ -161,7 +161,7 @@ def _open_scripted(asked: _Asked) -> TextEngine:
     from toolroll.models.scripted import ScriptedEngine
 
     asked.notify(f"model scripted by {asked.model}")
-    return ScriptedEngine(Path(asked.model))
+    return ScriptedEngine(Path(asked.model), max_context=asked.max_context)
 
 
 _OPENERS: dict[str, Callable[[_Asked], TextEngine]] = {

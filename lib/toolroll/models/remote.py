@@ -20,7 +20,7 @@ from toolroll.models.base import Codec, Completion, Generate, Message, Sampling,
 from toolroll.models.remote_http import Wire, api_key
 from toolroll.models.remote_reply import Dialect, Listing, LogprobsMode, Reply, exact_logprobs, recognise, request_body
 
-POLL_S = 0.2  #: the longest `poll` waits for something to finish
+POLL_S = 0.05  #: the longest `poll` waits for something to finish
 
 _Answer = tuple[Completion, Usage]
 

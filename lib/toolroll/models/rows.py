@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 from toolroll.models.base import Sampling
 from toolroll.models.constraint import Constraint
@@ -100,7 +101,7 @@ class RowTable:
         self.slots.clear()
 
     def compact(self, lines: list[Line]) -> None:
-        """Sort `lines` by row, and move some so that they fill the first rows but for an eighth (at least 1) of holes."""
+        """Sort `lines` by row; move some so that they fill the first rows but for an eighth (at least 1) of holes."""
         lines.sort(key=_row)
         taken = {_row(line) for line in lines}
         most = len(lines) + max(1, len(lines) // 8)
@@ -139,8 +140,9 @@ class RowTable:
             self.slots.swap(high, low, length)
         else:
             self.slots.copy(high, low, length)
-        for table in (self._owners, self._memory, self._used):
-            table[high], table[low] = table[low], table[high]  # type: ignore[index]
+        tables: tuple[list[Any], ...] = (self._owners, self._memory, self._used)
+        for table in tables:
+            table[high], table[low] = table[low], table[high]
         for row in (high, low):
             owner = self._owners[row]
             if owner is not None:

@@ -27,13 +27,15 @@ def sample(
     logits: Tensor,  # [n, V]
     settings: Sequence[Sampling],
     counts: Sequence[int],
-    allowed: Sequence[Tensor | None],  # [V] bool each
+    allowed: Sequence[Tensor | None],  # bool
 ) -> tuple[list[int], list[float]]:
     """Draw one token a row: its id, and log softmax(logits / temperature) of it before anything is cut away.
 
-    `counts[i]` is the number of tokens row i has drawn since its seed began. `allowed[i]` forbids tokens where false;
-    top-k, then top-p work on what it leaves. A greedy row (temperature 0) takes the most probable allowed token.
+    `counts[i]` is the number of tokens row i has drawn since its seed began. `allowed[i]` [<= V] forbids tokens where
+    false and past its end; top-k, then top-p work on what it leaves. A greedy row (temperature 0) takes the most probable allowed token.
     """
+    if not settings:
+        return [], []
     scaled = logits.float()
     if any(s.temperature not in (0.0, 1.0) for s in settings):
         scaled = scaled / torch.tensor([[s.temperature or 1.0] for s in settings], device=logits.device)
@@ -75,7 +77,8 @@ def _cut(scaled: Tensor, settings: Sequence[Sampling], allowed: Sequence[Tensor 
         kept = scaled.clone()
         for row, mask in zip(kept, allowed, strict=True):
             if mask is not None:
-                row.masked_fill_(~mask, float("-inf"))
+                row[: len(mask)].masked_fill_(~mask.to(row.device), float("-inf"))
+                row[len(mask) :] = float("-inf")
     ranked = [i for i, s in enumerate(settings) if s.temperature > 0 and s.top_k > 0]
     if ranked:
         best = kept[ranked].topk(min(kept.shape[1], max(settings[i].top_k for i in ranked))).values
@@ -131,5 +134,5 @@ class StopWatch:
         found = [(at, -len(s), s) for s in self._strings if (at := window.find(s)) >= 0]
         if not text.endswith("\ufffd"):  # else a character is cut in two: wait for its other bytes
             self._ids, self._context = self._ids[self._context :], len(self._ids) - self._context
-            self._tail = window[len(window) - self._reach :] if self._reach else ""
+            self._tail = window[max(0, len(window) - self._reach) :]
         return min(found)[2] if found else None

@@ -121,20 +121,20 @@ class HFEngine:
         """Answer independent conversations, in order. Other sequences under way go on meanwhile."""
         answers: dict[Hashable, Completion | Exception] = {}
         others: list[tuple[Hashable, Completion | Exception]] = []
-        keys = []
+        keys: list[Hashable] = []
         for messages, sampling in requests:
             key = (self, len(keys))
             keys.append(key)
             self.submit(key, Generate(self.codec.chat(messages), None, sampling))
         waiting = set(keys)
         while waiting:
-            for key, result in self.poll():
-                if key in waiting:
-                    answers[key] = result
-                    waiting.remove(key)
-                    self.release(key)
+            for done, result in self.poll():
+                if done in waiting:
+                    answers[done] = result
+                    waiting.remove(done)
+                    self.release(done)
                 else:
-                    others.append((key, result))
+                    others.append((done, result))
         self._done = others + self._done
         return [answers[key] for key in keys]
 
@@ -181,7 +181,7 @@ class HFEngine:
         work = [*((line, 1) for line in steps), *parts]
         drawing = [line for line, size in work if size == line.pending]
         turns = [line.turn for line in drawing if line.turn is not None]
-        logits = self._forward(steps, parts, work)
+        logits = self._forward(steps, work)
         allowed = [None if turn.constraint is None else turn.constraint.allowed() for turn in turns]
         tokens, logprobs = sample(logits, [t.sampling for t in turns], [len(t.logprobs) for t in turns], allowed)
         for line, size in work:
@@ -207,8 +207,8 @@ class HFEngine:
             placed.append(line)
             reading.append(line)
 
-    def _forward(self, steps: list[Line], parts: list[tuple[Line, int]], work: list[tuple[Line, int]]) -> torch.Tensor:
-        """Logits [n, V] for the lines that this pass reads to their end, in the order of `work`."""
+    def _forward(self, steps: list[Line], work: list[tuple[Line, int]]) -> torch.Tensor:
+        """Logits [n, V] for the lines that this pass reads to their end; `work` is `steps`, then stretches."""
         self._rows.reserve(max(line.cached + size for line, size in work))
         ids: list[int] = []
         positions: list[int] = []
@@ -319,4 +319,4 @@ def _row_of(line: Line) -> int:
 
 def _is_out_of_memory(error: Exception) -> bool:
     text = str(error).lower()
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "memory" in text and "alloc" in text
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or ("memory" in text and "alloc" in text)

@@ -126,6 +126,7 @@ class VLLMEngine:
 
     def release(self, key: Hashable) -> None:
         """Forget sequence `key` and stop its completion; the prefix cache may keep what it read."""
+        self._finished = [done for done in self._finished if done[0] != key]
         sequence = self._sequences.pop(key, None)
         if sequence is not None and sequence.waiting is not None:
             del self._keys[sequence.waiting[0]]

@@ -17,7 +17,7 @@ from toolroll.models.base import Completion, Generate, Sampling
 from toolroll.models.episodes import Fork, drive
 from toolroll.models.options import ModelOptions
 from toolroll.models.policy import PolicyVersion, current_policy
-from toolroll.rag.protocol import PROTOCOLS
+from toolroll.rag.protocol import PROTOCOLS, closed_book_messages
 from toolroll.rag.retrieve import CachedRetriever, Retriever, open_retriever
 from toolroll.rag.rollout import Limits, Rollout, search_all
 from toolroll.run.log import Log
@@ -162,8 +162,6 @@ class Batch:
 
     def _ask(self, query: str, seed: int) -> Generator[Generate, Completion, Completion]:
         """The over-search test's question: the query alone, no passages."""
-        from toolroll.rag.judges.reanswer import closed_book_messages
-
         options = self.options
         prompt = self._chat(closed_book_messages(query))
         codec = self.engine.codec

@@ -132,6 +132,12 @@ PROTOCOLS = {
 }
 
 
+def closed_book_messages(query: str) -> list[dict[str, str]]:
+    """The over-search test's question (arXiv:2510.07794, section 3.2): the query alone, without passages."""
+    text = f"Answer this, or give the facts it asks for, from what you know. Be brief.\n{query.strip()}"
+    return [{"role": "user", "content": text}]
+
+
 def find_action(protocol: Protocol, text: str) -> tuple[str, str] | None:
     """The first finished action in the new text of a turn: ("search", query), ("answer", answer) or None.
 

@@ -65,6 +65,16 @@ class Log:
         if self.level >= INFO:
             self._say("info", why, place)
 
+    def debug(self, text: str) -> None:
+        """Said with -v -v; may have several lines."""
+        if self.level < DEBUG:
+            return
+        if self.json:
+            self._say("debug", text)
+            return
+        for line in text.splitlines():
+            write_stderr(line)
+
     def start_bar(self, total: int | None) -> None:
         """Show a bar when stderr is a terminal; `total` in rows."""
         if self.level < NORMAL or self.json or not _is_terminal():
@@ -130,7 +140,7 @@ class Log:
             "command": self.command,
             "shard": self.shard,
             "place": clean(place) or None,
-            "message": clean(why),
+            "message": why.encode(errors="replace").decode(),
             "counts": self.counts.as_dict(),
         }
         return orjson.dumps(record).decode()

@@ -126,38 +126,47 @@ class Run:
         self._table: list[dict[str, Any]] = []
         self._shown = 0
         self._keys = key_reader(contract.key)
-        self._kept: Counter[tuple[bytes, ...]] = Counter()
+        self._given = self._taken = -1  # index of the last row the command got, and gave back
+        self.error_sink: Sink | None = None
 
     def execute(self, make: Callable[[Rows[Any]], Iterable[Any] | None]) -> None:
         """Run `make(rows)` to its end and complete the output. Raises what should end the process."""
-        settings = self.settings
-        each_row = settings.line_buffered or self.contract.slow
-        self.reader = Reader(settings.inputs, stop=self.stop, before_wait=self._flush, hashed=self.manifest is not None)
-        try:
-            self.sink = Sink(settings.output, resume=self._keys if settings.resume else None, each_row=each_row)
-            self.error_sink = Sink(settings.errors, each_row=True) if settings.errors else None
-            self._kept = self.sink.kept
-            self._loop(make)
-        finally:
-            self.reader.close()
-
-    def _loop(self, make: Callable[[Rows[Any]], Iterable[Any] | None]) -> None:
-        sinks = [self.sink, *([self.error_sink] if self.error_sink else [])]
+        self.reader = Reader(
+            self.settings.inputs, stop=self.stop, before_wait=self._before_wait, hashed=self.manifest is not None
+        )
         complete = False
         try:
-            check_distinct(self.reader.files, sinks)
-            if self.manifest is not None and self.sink.is_file:
-                self.manifest.begin(str(self.settings.output), resume=self.settings.resume)
+            self.sink = Sink(self.settings.output, each_row=self.settings.line_buffered or self.contract.slow)
+            if self.settings.errors:
+                self.error_sink = Sink(self.settings.errors, each_row=True, atomic=False)
+            self._start()
             rows = Rows(self._rows(), self.reader.ready, self._is_done, self._refuse_row)
             for item in make(rows) or ():
                 self._take(item)
             self._finish()
             complete = True
-        except BrokenPipeError as error:
-            raise OutputClosed from error
+        except BrokenPipeError as error:  # of something else than our outputs, which raise OutputClosed
+            raise ToolrollError(error.strerror or "broken pipe") from error
         finally:
-            for sink in () if complete else sinks:
-                sink.abandon()
+            self.reader.close()
+            if not complete:
+                self._abandon()
+
+    def _start(self) -> None:
+        settings = self.settings
+        sinks = [self.sink, *([self.error_sink] if self.error_sink else [])]
+        check_distinct(self.reader.files, sinks)
+        if self.manifest is not None and self.sink.is_file:
+            self.manifest.begin(str(settings.output), resume=settings.resume and not self.sink.is_new)
+        for sink in sinks:
+            with _told(sink):
+                sink.start(self._keys if settings.resume else None)
+
+    def _abandon(self) -> None:
+        if self.error_sink is not None:
+            self.error_sink.abandon()
+        if hasattr(self, "sink") and not self.sink.abandon() and self.manifest is not None and self.sink.is_file:
+            self.manifest.forget(str(self.settings.output))
 
     def _finish(self) -> None:
         if self._failure is not None and self.contract.reducer:
@@ -171,7 +180,7 @@ class Run:
         if self._failure is not None:
             self._flush()
             raise self._failure
-        if self.stop:
+        if self.stop and not self.contract.reducer:
             self._flush()
             resumable = "; --resume continues it" if self.sink.is_file else ""
             raise Stopped(f"stopped by {self.stop.asked_by}{resumable}")
@@ -179,11 +188,11 @@ class Run:
         self.log.summary()
 
     def _commit(self) -> None:
-        with _told(self.sink):
-            self.sink.commit()
         if self.error_sink is not None:
             with _told(self.error_sink):
                 self.error_sink.commit()
+        with _told(self.sink):
+            self.sink.commit()
         if self.manifest is not None and self.sink.is_file:
             inputs = [{"name": file.name, "bytes": file.size, "blake2b": file.digest} for file in self.reader.files]
             shard = str(self.settings.shard) if self.settings.shard else None
@@ -218,10 +227,13 @@ class Run:
                 continue
             if is_error:
                 self._pass_on(line, index)
-            elif skipping and self._is_done(self._keys(line)):
+            elif skipping and self._is_done(self._named(line, f"{name}:{number}")):
                 counts.skipped += 1
             else:
+                self._given = index
                 yield Row(line, view, index, name, number, known)
+        if self.stop and self.contract.reducer:
+            raise Stopped(f"stopped by {self.stop.asked_by}")
 
     def _is_ours(self, line: bytes, index: int) -> bool:
         shard = self.settings.shard
@@ -239,48 +251,48 @@ class Run:
         if is_error_row(line):
             self._pass_on(line, index)
             return True
-        if self._is_done(self._keys_or_none(line)):
+        bad = BadRow(line, error.why if isinstance(error, RowError) else read_error(line, error), place, index)
+        keeps = self.settings.on_error == "keep" and not self.contract.reducer
+        if keeps and self._is_done(self._keys(bad.encode())):
             self.log.counts.skipped += 1
             return True
-        bad = BadRow(line, error.why if isinstance(error, RowError) else read_error(line, error), place, index)
         failure = self._refuse(bad.why, place, bad.encode)
         if failure is not None:
             if self.contract.reducer:
                 raise failure
             self._failure = failure
             return False
-        if self.settings.on_error == "keep" and not self.contract.reducer:
-            self._aside.append(bad)
+        if keeps:
+            self._hand_over(bad)
         return True
 
     def _pass_on(self, line: bytes, index: int) -> None:
         self.log.counts.passed += 1
-        if not self.contract.reducer and not (self.settings.resume and self._is_done(self._keys_or_none(line))):
-            self._aside.append(PassedRow(line, index))
+        if not self.contract.reducer and not (self.settings.resume and self._is_done(self._keys(line))):
+            self._hand_over(PassedRow(line, index))
 
-    def _keys_or_none(self, line: bytes) -> tuple[bytes, ...]:
-        try:
-            return self._keys(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return ()
+    def _named(self, line: bytes, place: str) -> tuple[bytes, ...]:
+        """The key of a row, which it must have for `--resume` to tell whether it is done."""
+        key = self._keys(line)
+        if not any(key):
+            raise ToolrollError(f"no `{self.contract.key[0]}` to resume by", place=place)
+        return key
 
     def _is_done(self, key: tuple[bytes, ...]) -> bool:
-        if self._kept[key] <= 0:
-            return False
-        self._kept[key] -= 1
-        return True
+        return _take_one(self.sink.kept, key)
 
     # --- writing
 
     def _take(self, item: Any) -> None:
         """Write one thing a command yielded: a row, a failed row, or a new record as a dict."""
         if isinstance(item, Row):
+            self._taken = item.index
             if self._aside:
                 self._emit_aside(item.index)
             try:
                 line = item.encode()
             except RowError as error:
-                item = item.fail(error.why)
+                item = item.bare().fail(error.why)
                 line = item.encode()
             if item.error is not None:
                 self._refuse_row(item)
@@ -302,6 +314,17 @@ class Run:
         self.log.counts.written += 1
         self.log.advance()
 
+    def _hand_over(self, item: BadRow | PassedRow) -> None:
+        """Write a row that the command does not see, now or when the rows before it are written."""
+        if self._nothing_in_hand():
+            self._put(item.encode())
+        else:
+            self._aside.append(item)
+
+    def _nothing_in_hand(self) -> bool:
+        """Whether the command has surely given back all it will make of the rows it got."""
+        return self._given == self._taken and (self._given < 0 or not self.contract.expands)
+
     def _emit_aside(self, before: int | None) -> None:
         while self._aside and (before is None or self._aside[0].index < before):
             self._put(self._aside.popleft().encode())
@@ -311,7 +334,10 @@ class Run:
         settings, counts = self.settings, self.log.counts
         counts.errors += 1
         if self.error_sink is not None:
-            self.error_sink.write(encode())
+            record = encode()
+            if not _take_one(self.error_sink.kept, self._keys(record)):
+                with _told(self.error_sink):
+                    self.error_sink.write(record)
         if settings.on_error == "stop":
             return ToolrollError(why, place=place)
         if self._shown < SHOWN_ERRORS:
@@ -328,14 +354,18 @@ class Run:
         if failure is not None:
             raise failure
 
+    def _before_wait(self) -> None:
+        if self._nothing_in_hand():
+            self._emit_aside(None)
+        self._flush()
+
     def _flush(self) -> None:
-        if hasattr(self, "sink"):
-            with _told(self.sink):
-                self.sink.flush()
+        with _told(self.sink):
+            self.sink.flush()
 
 
 class _told:  # noqa: N801
-    """Turns an OSError of an output into one that names it; leaves a broken pipe as it is."""
+    """Turns an OSError of an output into one that names it, and a broken pipe into OutputClosed."""
 
     __slots__ = ("_sink",)
 
@@ -346,8 +376,17 @@ class _told:  # noqa: N801
         return None
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        if isinstance(error, BrokenPipeError):
+            raise OutputClosed from error
+        if isinstance(error, OSError):
             raise ToolrollError(error.strerror or str(error), place=self._sink.name) from error
+
+
+def _take_one(counter: Counter[tuple[bytes, ...]], key: tuple[bytes, ...]) -> bool:
+    if counter[key] <= 0:
+        return False
+    counter[key] -= 1
+    return True
 
 
 def each(rows: Iterable[Row[V]], function: Callable[[Row[V]], Row[V]]) -> Iterator[Row[V]]:

@@ -34,23 +34,27 @@ class Manifest:
         import orjson
 
         path = Path(output + ".part.meta.json")
-        record = {"command": self.command, "version": __version__, "settings": self.settings}
-        if resume and path.exists() and Path(output + ".part").exists():
-            before = orjson.loads(path.read_bytes())
-            now = orjson.loads(orjson.dumps(record))
-            for name in sorted(set(before.get("settings", {})) | set(self.settings)):
-                if before.get("settings", {}).get(name) != now["settings"].get(name):
+        record = _dumps({"command": self.command, "version": __version__, "settings": self.settings})
+        if resume and path.exists():
+            before, now = orjson.loads(path.read_bytes()), orjson.loads(record)
+            if before["command"] != self.command:
+                raise UsageError(f"{output}.part is of {before['command']}", place="--resume")
+            before, now = before["settings"], now["settings"]
+            for name in sorted({*before, *now}):
+                if before.get(name) != now.get(name):
                     raise UsageError(
-                        f"was {before['settings'].get(name)!r} in the run to be resumed, is {self.settings.get(name)!r} now",
+                        f"was {before.get(name)!r} in the run to be resumed, is {now.get(name)!r} now",
                         place=f"--resume: {name}",
                     )
             return
-        path.write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2) + b"\n")
+        path.write_bytes(record)
+
+    def forget(self, output: str) -> None:
+        """Nothing of this run is left to resume."""
+        Path(output + ".part.meta.json").unlink(missing_ok=True)
 
     def finish(self, output: str, *, inputs: list[dict[str, Any]], counts: dict[str, int], shard: str | None) -> None:
         """Write the manifest of a complete output and remove the unfinished one's."""
-        import orjson
-
         from toolroll.io.files import write_atomically
 
         record = {
@@ -69,8 +73,25 @@ class Manifest:
             "seconds": round(time.time() - self.started, 3),
             **self.notes,
         }
-        write_atomically(Path(output + ".meta.json"), orjson.dumps(record, option=orjson.OPT_INDENT_2) + b"\n")
-        Path(output + ".part.meta.json").unlink(missing_ok=True)
+        write_atomically(Path(output + ".meta.json"), _dumps(record))
+        self.forget(output)
+
+
+def _dumps(record: dict[str, Any]) -> bytes:
+    import orjson
+
+    return orjson.dumps(_plain(record), option=orjson.OPT_INDENT_2) + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON can hold it; bytes of file names that are not UTF-8 become backslash escapes."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 def loaded_versions() -> dict[str, str]:

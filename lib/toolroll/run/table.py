@@ -7,9 +7,9 @@ from typing import Any
 
 
 def render(records: list[dict[str, Any]]) -> Iterator[str]:
-    """Lines of an aligned table: numbers to the right, the rest to the left, `-` for null.
+    r"""Lines of an aligned table: numbers to the right, the rest to the left, `-` for null.
 
-    >>> print("\\n".join(render([{"set": "nq", "cem": 0.5}, {"set": "all", "cem": None}])))
+    >>> print("\n".join(render([{"set": "nq", "cem": 0.5}, {"set": "all", "cem": None}])))
     set    cem
     nq   0.500
     all      -

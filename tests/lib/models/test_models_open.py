@@ -168,3 +168,14 @@ def test_a_tokenizer_that_is_none(url: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ToolrollError, match=f"{tmp_path}: cannot be loaded as a tokenizer"):
         open_text_engine(base_url=url, tokenizer=str(tmp_path))
+
+
+def test_scripted(tmp_path: Path) -> None:
+    script = tmp_path / "script.jsonl"
+    script.write_text('{"match": "capital", "reply": "Paris"}\n')
+    said: list[str] = []
+    with closing(open_text_engine(backend="scripted", model=str(script), max_context=50, notify=said.append)) as engine:
+        (answer,) = engine.chat([([{"role": "user", "content": "The capital?"}], Sampling())])
+    assert isinstance(answer, Completion)
+    assert answer.text == "Paris"
+    assert (engine.max_context, said) == (50, [f"model scripted by {script}"])

@@ -18,6 +18,7 @@ import pytest
 from toolroll.errors import RowError, ToolrollError, UsageError
 from toolroll.models import remote_http
 from toolroll.models.base import Completion, Generate, Sampling
+from toolroll.models.episodes import Episode, drive
 from toolroll.models.remote import RemoteEngine
 from toolroll.models.remote_http import api_key
 from toolroll.models.remote_reply import Reply, Server, recognise, request_body
@@ -61,7 +62,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.now += 1
             self.server.most = max(self.server.most, self.server.now)
         try:
-            if fault is not None and fault(self):
+            if fault is not None:
+                fault(self)
                 return
             self.server.stopping.wait(self.server.delay_s)
             events = self.server.answer(body, chat=self.path.endswith("/chat/completions"))
@@ -108,7 +110,7 @@ class FakeServer(ThreadingHTTPServer):
             {"id": "tiny", "owned_by": {"openai": "someone"}.get(dialect, dialect), "max_model_len": 512}
         ]
         self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-        self.faults: deque[Callable[[Handler], bool]] = deque()
+        self.faults: deque[Callable[[Handler], object]] = deque()
         self.counting, self.stopping = threading.Lock(), threading.Event()
         self.now = self.most = self.sent = 0
         self.delay_s = 0.0
@@ -297,7 +299,7 @@ def test_the_stop_that_is_complete_first(
 def test_hangs_up_after_the_stop(serve: Callable[[str], FakeServer]) -> None:
     server = serve("llamacpp")
     server.faults.append(
-        lambda handler: handler.stream(server.answer({"prompt": "", "stream": 1}, chat=False), pause_s=0.02) or True
+        lambda handler: handler.stream(server.answer({"prompt": "", "stream": 1}, chat=False), pause_s=0.02)
     )
     with closing(RemoteEngine(server.url)) as engine:
         assert ask(engine, 1, "Q", Sampling(stop=("look",))).ids == tuple(map(ord, "look"))
@@ -324,24 +326,20 @@ def test_logprobs_only_where_they_are_those_of_the_draw(
     assert (answer.logprobs is not None) == given
 
 
-def refuse(status: int, content: Any, **headers: str) -> Callable[[Handler], bool]:
-    return lambda handler: (
-        handler.reply(status, content, headers={k.replace("_", "-"): v for k, v in headers.items()}) or True
-    )
+def refuse(status: int, content: Any, **headers: str) -> Callable[[Handler], object]:
+    return lambda handler: handler.reply(status, content, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
 
-def hang_up(handler: Handler) -> bool:
+def hang_up(handler: Handler) -> None:
     handler.close_connection = True
-    return True
 
 
-def hang(handler: Handler) -> bool:
-    return handler.server.stopping.wait(30)
+def hang(handler: Handler) -> None:
+    handler.server.stopping.wait(30)
 
 
-def cut_off(handler: Handler) -> bool:
+def cut_off(handler: Handler) -> None:
     handler.stream([{"choices": [{"text": "lo", "finish_reason": None}]}], done=False)
-    return True
 
 
 @pytest.mark.parametrize(
@@ -349,7 +347,9 @@ def cut_off(handler: Handler) -> bool:
     [refuse(500, {"error": "oops"}), refuse(503, b"busy"), refuse(429, {}, retry_after="0"), hang_up, hang, cut_off],
     ids=["500", "503", "429", "closed", "hang", "cut"],
 )
-def test_passing_failures_are_tried_again(serve: Callable[[str], FakeServer], fault: Callable[[Handler], bool]) -> None:
+def test_passing_failures_are_tried_again(
+    serve: Callable[[str], FakeServer], fault: Callable[[Handler], object]
+) -> None:
     server = serve("openai")
     server.faults.append(fault)
     with closing(RemoteEngine(server.url, timeout_s=0.4)) as engine:
@@ -387,7 +387,7 @@ def test_waits_as_long_as_the_server_asks(serve: Callable[[str], FakeServer]) ->
     ],
 )
 def test_lasting_failures_belong_to_their_row(
-    serve: Callable[[str], FakeServer], monkeypatch: pytest.MonkeyPatch, fault: Callable[[Handler], bool], why: str
+    serve: Callable[[str], FakeServer], monkeypatch: pytest.MonkeyPatch, fault: Callable[[Handler], object], why: str
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
     server = serve("openai")
@@ -404,14 +404,14 @@ def test_lasting_failures_belong_to_their_row(
 
 def test_an_error_inside_a_stream(serve: Callable[[str], FakeServer]) -> None:
     server = serve("llamacpp")
-    server.faults.append(lambda handler: handler.stream([{"error": {"message": "slot lost"}}]) or True)
+    server.faults.append(lambda handler: handler.stream([{"error": {"message": "slot lost"}}]))
     with closing(RemoteEngine(server.url)) as engine:
         assert "slot lost" in str(ask(engine, 1, "Q", STOPS))
 
 
 def test_a_stream_that_takes_too_long(serve: Callable[[str], FakeServer]) -> None:
     server = serve("openai")
-    server.faults += [lambda handler: handler.stream([{"choices": [{"text": "x"}]}] * 50, pause_s=0.1) or True] * 2
+    server.faults += [lambda handler: handler.stream([{"choices": [{"text": "x"}]}] * 50, pause_s=0.1)] * 2
     with closing(RemoteEngine(server.url, timeout_s=0.3, tries=2)) as engine:
         assert "no answer within 0.3 s" in str(ask(engine, 1, "Q", STOPS))
 
@@ -442,6 +442,20 @@ def test_order_of_submission_changes_nothing(serve: Callable[[str], FakeServer])
                 engine.submit(key, Generate("echo", None, Sampling(seed=key)))
             found.append(finish(engine, *keys))
     assert found[0] == found[1]
+
+
+def test_episodes(serve: Callable[[str], FakeServer]) -> None:
+    server = serve("llamacpp")
+
+    def episode(number: int) -> Episode:
+        first = yield Generate(f"{number}:", Letters().encode(f"{number}:"), STOPS)
+        second = yield Generate("!", Letters().encode("!"), Sampling(max_tokens=4))
+        return number, first.stop, second.text
+
+    with closing(RemoteEngine(server.url, codec=Letters(), window=3)) as engine:
+        results = [result for _, result in drive(engine, ((i, episode(i)) for i in range(9)), ordered=True)]
+    assert results == [(i, "</s>", "look") for i in range(9)]
+    assert server.most <= 3
 
 
 def test_one_failed_row_leaves_the_others_alone(serve: Callable[[str], FakeServer]) -> None:

@@ -1,0 +1,245 @@
+"""How the tests find the commands and run them: as users do, each in a process of its own.
+
+`COMMANDS` are the entry points of pyproject.toml. Each has a *specimen*: arguments it can run with and rows it can
+read, so that one test can ask the same of all. A new command needs a specimen here and gets the whole contract.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+OWN_TOOLS = Path(__file__).with_name("contract") / "own_tools.py"
+PATIENCE_S = 60.0  #: how long any command of a test may take, on a machine with much else to do
+
+RESPONSE = (
+    "<think><step><reasoning>r</reasoning><search>q</search><context>c</context><conclusion>o</conclusion></step>"
+    "<step><reasoning>r</reasoning><conclusion>o</conclusion></step></think><answer>Paris</answer>"
+)
+SCRIPT = {"match": ".", "reply": " r</reasoning><conclusion>c</conclusion></step></think><answer>Paris</answer>"}
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """What a command can be run with.
+
+    `args` follow the command's name, `{dir}` in them is a fresh folder with `files` in it. A command that `names_output`
+    takes the name of something it makes behind its inputs. `row` makes its i-th row. One that `needs_rows` fails
+    without any.
+    """
+
+    row: Callable[[int], dict[str, Any]] | None = None
+    args: tuple[str, ...] = ()
+    files: tuple[tuple[str, bytes], ...] = ()
+    names_output: bool = False
+    needs_rows: bool = False
+
+
+def _parsed(i: int) -> dict[str, Any]:
+    steps = [
+        {"i": 0, "kind": "search", "query": "q", "conclusion": "c", "verdict": "over"},
+        {"i": 1, "kind": "nonsearch", "conclusion": "c", "verdict": "ok"},
+    ]
+    answers = {"golden_answers": ["Paris"], "answer": "Paris", "format_valid": True}
+    return {"id": f"q{i // 2}", "sample": i % 2, **answers, "steps": steps}
+
+
+SPECIMENS = {
+    "rag-index": Specimen(
+        lambda i: {"id": f"p{i}", "contents": f'"Title {i}"\nsome text about thing{i}'},
+        names_output=True,
+        needs_rows=True,
+    ),
+    "rag-rollout": Specimen(
+        lambda i: {"id": f"q{i}", "question": f"What is {i}?", "golden_answers": [str(i)]},
+        args=("--retriever", "none", "--backend", "scripted", "--model", "{dir}/script.jsonl"),
+        files=(("script.jsonl", json.dumps(SCRIPT).encode()),),
+    ),
+    "rag-serve": Specimen(args=("replay:/nowhere",)),
+    "step-parse": Specimen(lambda i: {"id": f"q{i}", "sample": 0, "response": RESPONSE}),
+    "step-reward": Specimen(_parsed, args=("--judge", "given")),
+    "step-stats": Specimen(_parsed),
+}
+OWN_SPECIMEN = Specimen(lambda i: {"id": f"i{i}", "n": i})
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a process ended and what it wrote."""
+
+    rc: int
+    out: bytes
+    err: str
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The lines of its output."""
+        return self.out.splitlines()
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The records of its output."""
+        return [json.loads(line) for line in self.out.split(b"\n") if line]
+
+    @property
+    def complaints(self) -> list[str]:
+        """The lines of stderr but for the summary of a run and the model it chose."""
+        return [line for line in self.err.splitlines() if " in, " not in line and ": model " not in line]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command, and how to start it."""
+
+    name: str
+    argv: tuple[str, ...]
+    tool: Any
+    specimen: Specimen
+
+    def __str__(self) -> str:
+        return self.name
+
+    def line(self, folder: Path, *args: Any, inputs: tuple[Any, ...] = ()) -> list[str]:
+        """The command line: the specimen's arguments, then `args`, then the input files, then what it names itself."""
+        for name, data in self.specimen.files:
+            (folder / name).write_bytes(data)
+        own = [arg.replace("{dir}", str(folder)) for arg in self.specimen.args]
+        names = [os.fspath(name) for name in inputs]
+        if self.specimen.names_output:
+            names = [*(names or ["-"]), str(folder / f"made-{time.monotonic_ns()}")]
+        return [*self.argv, *own, *(os.fspath(arg) if isinstance(arg, Path) else str(arg) for arg in args), *names]
+
+    def run(
+        self,
+        folder: Path,
+        *args: Any,
+        stdin: bytes = b"",
+        inputs: tuple[Any, ...] = (),
+        env: dict[str, str] | None = None,
+    ) -> Result:
+        """Run to the end in `folder`."""
+        return run(self.line(folder, *args, inputs=inputs), stdin=stdin, env=env, cwd=folder)
+
+    def start(self, folder: Path, *args: Any, inputs: tuple[Any, ...] = (), **settings: Any) -> Any:
+        """Start in `folder` and leave it running; a context manager, at whose end it is killed."""
+        return started(self.line(folder, *args, inputs=inputs), cwd=folder, **settings)
+
+    def shell(self, folder: Path, *args: Any) -> str:
+        """The command line as a shell reads it."""
+        return shlex.join(self.line(folder, *args))
+
+    def lines(self, count: int, start: int = 0) -> bytes:
+        """`count` rows it can read, as JSON lines."""
+        assert self.specimen.row is not None
+        rows = (self.specimen.row(i) for i in range(start, start + count))
+        return b"".join(json.dumps(row, separators=(",", ":")).encode() + b"\n" for row in rows)
+
+
+def entry_points() -> dict[str, str]:
+    """The commands that pyproject.toml installs: name and `module:function`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return dict(project.get("scripts", {}))
+
+
+def command_argv(name: str, entry: str) -> tuple[str, ...]:
+    """What starts a command: the installed script, which is what users run, or else its function."""
+    if (BIN / name).exists():
+        return (str(BIN / name),)
+    module, function = entry.split(":")
+    return (sys.executable, "-c", f"from {module} import {function}; {function}()")
+
+
+def _load(name: str, entry: str) -> Command:
+    module, function = entry.split(":")
+    tool = getattr(importlib.import_module(module), function)
+    return Command(name, command_argv(name, entry), tool, SPECIMENS.get(name, Specimen()))
+
+
+def own(name: str) -> Command:
+    """One of the tests' own commands."""
+    from contract import own_tools
+
+    return Command(name, (sys.executable, str(OWN_TOOLS), name), own_tools.TOOLS[name], OWN_SPECIMEN)
+
+
+def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
+    """The environment of every process: nothing of the user's settings, and the source tree."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TOOLROLL_", "SLURM_"))}
+    path = f"{BIN}{os.pathsep}{kept.get('PATH', '')}"
+    settings = {"PATH": path, "PYTHONPATH": str(ROOT / "lib"), "COLUMNS": "80", "LC_ALL": "C.UTF-8"}
+    return {**kept, **settings, **(extra or {})}
+
+
+def run(argv: list[str], *, stdin: bytes = b"", env: dict[str, str] | None = None, cwd: Path | None = None) -> Result:
+    """Run a process to its end."""
+    done = subprocess.run(
+        argv, input=stdin, capture_output=True, env=environment(env), cwd=cwd, timeout=PATIENCE_S, check=False
+    )
+    return Result(done.returncode, done.stdout, done.stderr.decode(errors="surrogateescape"))
+
+
+def shell(line: str, *, cwd: Path, stdin: bytes = b"", env: dict[str, str] | None = None) -> Result:
+    """Run a line of shell."""
+    return run(["bash", "-c", line], stdin=stdin, env=env, cwd=cwd)
+
+
+@contextmanager
+def started(argv: list[str], *, cwd: Path, env: dict[str, str] | None = None, **settings: Any) -> Iterator[Any]:
+    """A process under way: subprocess.Popen with pipes."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}
+    process = subprocess.Popen(argv, env=environment(env), cwd=cwd, **pipes)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    pass
+
+
+def ended(process: Any) -> Result:
+    """Close its stdin, wait for its end, and see how it ended."""
+    out, err = process.communicate(timeout=PATIENCE_S)
+    return Result(process.returncode, out or b"", (err or b"").decode(errors="surrogateescape"))
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> None:
+    """Wait for something another process does."""
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain until {what}"
+        time.sleep(0.005)
+
+
+def peak_rss_mb(argv: list[str], *, cwd: Path) -> float:
+    """Run a process with its output thrown away; the most memory it had, in MB."""
+    with open(os.devnull, "r+b") as null:
+        process = subprocess.Popen(argv, stdin=null, stdout=null, stderr=null, env=environment(), cwd=cwd)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss / 1024
+
+
+COMMANDS = [_load(name, entry) for name, entry in entry_points().items()]
+READERS = [command for command in COMMANDS if command.tool.contract.reads is not None]
+REDUCERS = [command for command in READERS if command.tool.contract.reducer]
+STREAMERS = [command for command in READERS if not command.tool.contract.reducer]  #: rows in, rows out
+MAPPERS = [command for command in STREAMERS if not command.tool.contract.expands]  #: one row out for each in
