@@ -25,7 +25,7 @@ fi
 # well-formed steps. --closed-book also asks it each query without the passages, which is what the
 # over-search judge compares with.
 rag-rollout "$out/questions.jsonl" --model "$model" --retriever "bm25:$out/index" --topk 2 \
-  --constrain --field-tokens 40 --max-steps 3 --max-searches 2 --context-tokens 200 --turn-tokens 160 \
+  --constrain --field-tokens 40 --max-steps 3 --max-searches 2 --context-tokens 200 \
   --temperature 0 --closed-book --closed-book-tokens 48 \
   --output "$out/rollouts.jsonl" --resume
 

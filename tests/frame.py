@@ -229,13 +229,18 @@ def wait_until(condition: Callable[[], Any], what: str) -> None:
 
 
 def peak_rss_mb(argv: list[str], *, cwd: Path) -> float:
-    """Run a process with its output thrown away; the most memory it had, in MB."""
-    with open(os.devnull, "r+b") as null:
-        process = subprocess.Popen(argv, stdin=null, stdout=null, stderr=null, env=environment(), cwd=cwd)
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return usage.ru_maxrss / 1024
+    """Run a process with its output thrown away; the most memory it had, in MB.
+
+    A process in between is its parent, because a child starts with the memory of the one that forks it.
+    """
+    code = (
+        "import resource, subprocess, sys\n"
+        "subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    result = run([sys.executable, "-S", "-c", code, *argv], cwd=cwd)
+    assert result.rc == 0, result.err
+    return int(result.out) / 1024
 
 
 COMMANDS = [_load(name, entry) for name, entry in entry_points().items()]

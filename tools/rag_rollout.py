@@ -64,7 +64,7 @@ An id and a sample determine a trajectory's seed, so order, batches, shards and 
 @click.option("--raw-prompt", is_flag=True, help="Do not use the model's chat template.")
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Trajectories a question.")
 @click.option("--max-searches", type=click.IntRange(min=0), default=4, show_default=True, help="Turns that may search; one more may only answer.")
-@click.option("--turn-tokens", type=click.IntRange(min=1), default=500, show_default=True, help="Longest turn, in tokens.")
+@click.option("--turn-tokens", type=click.IntRange(min=1), default=500, show_default=True, help="Longest turn, in tokens; under --constrain the form bounds it instead.")
 @click.option("--context-tokens", type=click.IntRange(min=1), default=500, show_default=True, help="Longest set of passages, in tokens.")
 @click.option("--prompt-tokens", type=click.IntRange(min=1), default=2048, show_default=True, help="Longest prompt; the left part of a longer one is cut.")
 @click.option("--on-invalid", type=click.Choice(["notice", "stop"]), default="notice", show_default=True, help="A turn that neither searches nor answers: tell the model and go on, or stop.")

@@ -22,6 +22,19 @@ EXAMPLES = """
     step-parse --strictness release rollouts.jsonl | jq -c '.format_problems'
 """
 
+NOTES = """
+The paper's algorithms 2 and 3 are known here by their verdicts on crafted cases, not by their text: that
+paper-literal is what they say is inferred. release, eval and regex reproduce the released code.
+
+The codes of `format_problems`:
+
+  no_think multi_think think_unclosed text_before_think text_after_answer no_step
+  step_unclosed stray_text unknown_tag stray_tag missing_reasoning missing_conclusion
+  tag_unclosed duplicate_tag wrong_order nested_step empty_query empty_context
+  search_without_context context_without_search no_answer answer_unclosed
+  multi_answer empty_answer answer_in_think truncated
+"""
+
 
 @command(
     "step-parse",

@@ -208,7 +208,7 @@ class Tool(click.Command):
     def _settings(self, values: dict[str, Any], log: Log) -> loop.Settings:
         from toolroll.io.shard import parse_shard
 
-        shard = parse_shard(values["shard"], os.environ) if values.get("shard") else None
+        shard = parse_shard(values["shard"], os.environ) if values.get("shard") is not None else None
         if shard is not None:
             log.shard = str(shard)
             if values["shard"] == "slurm":

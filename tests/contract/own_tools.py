@@ -33,15 +33,20 @@ class Item(msgspec.Struct, kw_only=True, frozen=True):
 @command("tag", reads=Item, adds={"tag": float, "seed": int})
 @click.option("--factor", type=float, default=2.0, help="What to multiply by.")
 @click.option("--label", default="", help="Any text.")
+@click.option("--delay", type=float, default=0.0, help="Seconds a row takes.")
 @uses_seed
-def tag(rows: Rows[Item], *, factor: float, label: str, seed: int) -> Iterator[Row[Item]]:
+def tag(rows: Rows[Item], *, factor: float, label: str, delay: float, seed: int) -> Iterator[Row[Item]]:
     """Multiply `n`.
 
     A cheap command: one row in, one row out.
     """
-    return each(
-        rows, lambda row: row.add(tag=row.view.n * factor, seed=record_seed(seed, row.view.id) % 1000, label=label)
-    )
+
+    def one(row: Row[Item]) -> Row[Item]:
+        if delay:
+            time.sleep(delay)
+        return row.add(tag=row.view.n * factor, seed=record_seed(seed, row.view.id) % 1000, label=label)
+
+    return each(rows, one)
 
 
 @command("slow-cat", reads=Item, adds={"seen": bool}, slow=True)
@@ -50,7 +55,8 @@ def tag(rows: Rows[Item], *, factor: float, label: str, seed: int) -> Iterator[R
 def slow_cat(rows: Rows[Item], *, delay: float, mark: str) -> Iterator[Row[Item]]:
     """Take time over each row, like a model."""
     for row in rows:
-        time.sleep(delay)
+        if delay:
+            time.sleep(delay)
         yield row.add(seen=True, mark=mark)
 
 
@@ -91,7 +97,8 @@ def expand(rows: Rows[Item], *, samples: int, delay: float) -> Iterator[Row[Item
         for sample in range(samples):
             if rows.done(row.view.id, sample):
                 continue
-            time.sleep(delay)
+            if delay:
+                time.sleep(delay)
             yield row.add(sample=sample)
 
 
@@ -117,7 +124,8 @@ def total(rows: Rows[Item], *, delay: float) -> Iterator[dict[str, Any]]:
     """Add up `n`; a negative one cannot be used."""
     count, result = 0, 0
     for row in rows:
-        time.sleep(delay)
+        if delay:
+            time.sleep(delay)
         if row.view.n < 0:
             rows.refuse(row, "a negative number")
             continue

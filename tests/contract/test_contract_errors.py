@@ -160,9 +160,7 @@ def test_bad_rows_stay_in_order_around_batches(tmp_path):
     command = frame.own("batch")
     good = command.lines(9).splitlines(keepends=True)
     bad = [b'{"id":"bad%d"}\n' % i for i in range(9)]
-    result = command.run(
-        tmp_path, "--on-error", "keep", stdin=b"".join(a + b for a, b in zip(good, bad, strict=True))
-    )
+    result = command.run(tmp_path, "--on-error", "keep", stdin=b"".join(a + b for a, b in zip(good, bad, strict=True)))
     assert [row["id"] for row in result.rows] == [name for i in range(9) for name in (f"i{i}", f"bad{i}")]
 
 

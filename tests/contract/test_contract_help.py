@@ -27,7 +27,9 @@ def test_help_goes_to_stdout_and_begins_with_what_the_command_does(command, opti
     assert (result.rc, result.err) == (0, "")
     text = result.out.decode()
     assert text.splitlines()[0] == command.tool.help.splitlines()[0]
-    places = [text.find(part) for part in (f"Usage: {command.name} ", "\nExamples:\n", f"    {command.name} ", "\nOptions")]
+    places = [
+        text.find(part) for part in (f"Usage: {command.name} ", "\nExamples:\n", f"    {command.name} ", "\nOptions")
+    ]
     assert -1 not in places[:3]
     assert places[:3] == sorted(places[:3])
     assert text.index("\nExamples:\n") < text.index("\nCommon options:\n")
@@ -184,4 +186,6 @@ def test_a_shared_settings_file_may_hold_other_commands_settings(tmp_path):
 def test_an_environment_variable_never_asks_for_version_or_schema(tmp_path):
     command = frame.own("tag")
     env = {f"TOOLROLL_{name}": "1" for name in ("VERSION", "SCHEMA", "SHOW_CONFIG", "HELP", "JSON", "VERSION_JSON")}
-    assert command.run(tmp_path, stdin=command.lines(1), env=env).out == command.run(tmp_path, stdin=command.lines(1)).out
+    assert (
+        command.run(tmp_path, stdin=command.lines(1), env=env).out == command.run(tmp_path, stdin=command.lines(1)).out
+    )

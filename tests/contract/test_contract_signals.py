@@ -77,8 +77,7 @@ def test_half_a_row_is_not_taken_for_a_row(tmp_path):
 def test_a_signal_while_waiting_for_the_first_row(command, tmp_path):
     os.mkfifo(tmp_path / "fifo")
     with command.start(tmp_path, inputs=("fifo",)) as process:
-        status = f"/proc/{process.pid}/wchan"
-        frame.wait_until(lambda: b"step" not in b"" and _blocked(process.pid), f"it waits ({status})")
+        frame.wait_until(lambda: _blocked(process.pid), "it waits")
         process.send_signal(signal.SIGTERM)
         assert process.wait(frame.PATIENCE_S) == 75
 
@@ -111,33 +110,3 @@ def test_ctrl_c_ends_with_130_and_without_a_traceback(command, tmp_path):
         result = frame.ended(process)
     assert (result.rc, result.complaints) == (130, [])
     assert (tmp_path / "out.jsonl.part").exists()
-
-
-def test_a_whole_pipe_can_be_stopped(tmp_path):
-    slow, tag = frame.own("slow-cat"), frame.own("tag")
-    line = f"{slow.shell(tmp_path, '--delay', 0.05)} | {tag.shell(tmp_path)}; echo ${{PIPESTATUS[*]}}"
-    argv = ["bash", "-c", f"exec 3<&0; ({line}) <&3"]
-    with frame.started(argv, cwd=tmp_path, start_new_session=True) as process:
-        send(process, slow.lines(100))
-        receive(process)
-        for pid in _children(process.pid):
-            os.kill(pid, signal.SIGTERM)
-        result = frame.ended(process)
-    *rows, codes = result.lines
-    assert codes in (b"75 75", b"75 0")
-    assert len(rows) < 99
-
-
-def _children(pid):
-    """The Python processes below a shell."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/stat") as file, open(f"/proc/{entry}/cmdline", "rb") as line:
-                    stat, command = file.read().rsplit(")", 1)[1].split(), line.read()
-            except OSError:
-                continue
-            if int(stat[3]) == pid and b"own_tools.py" in command.split(b"\0")[1:2][0:1][0][-20:] if command.count(b"\0") > 1 else False:
-                found.append(int(entry))
-    return found

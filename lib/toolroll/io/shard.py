@@ -77,4 +77,6 @@ def _slurm(environ: Mapping[str, str]) -> Shard:
             "use a range without gaps, or to run a share again give it by number, --shard I/N",
             place="--shard",
         )
+    if not low <= task <= high:
+        raise UsageError(f"slurm: task {task} is outside the array {low}-{high}", place="--shard")
     return Shard(task - low, count)

@@ -1,7 +1,7 @@
 """A causal language model and its tokenizer from a folder, the hub, a GGUF file, or the embedded default.
 
 A GGUF file is converted once: its weights are dequantised into an ordinary Hugging Face folder (bfloat16)
-under the cache folder, which is $TOOLROLL_CACHE, $XDG_CACHE_HOME/toolroll or ~/.cache/toolroll.
+under the cache folder, which is $TOOLROLL_HOME, $XDG_CACHE_HOME/toolroll or ~/.cache/toolroll.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Loaded:
 
 
 def cache_dir() -> Path:
-    """The folder for converted models: $TOOLROLL_CACHE, else $XDG_CACHE_HOME/toolroll, else ~/.cache/toolroll."""
-    if own := os.environ.get("TOOLROLL_CACHE"):
+    """The folder for converted models: $TOOLROLL_HOME, else $XDG_CACHE_HOME/toolroll, else ~/.cache/toolroll."""
+    if own := os.environ.get("TOOLROLL_HOME"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "toolroll"
 

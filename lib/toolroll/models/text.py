@@ -58,7 +58,7 @@ class HFEngine:
         self._notify = notify
         self._device = loaded.device
         self._batch = self.capacity
-        self._chunk = chunk or (4096 if on_gpu else 512)
+        self._full_chunk = self._chunk = chunk or (4096 if on_gpu else 512)
         self._model = _prepared(loaded)
         config = loaded.model.config.get_text_config()
         trained = getattr(config, "max_position_embeddings", None)
@@ -274,7 +274,7 @@ class HFEngine:
         self._done.append((line.key, result))
 
     def _shrink(self) -> None:
-        """Memory ran out: forget everything read and go on with half the batch; a batch of one has failed."""
+        """Memory ran out: forget everything read and go on with half the batch, or without a sequence too long for it."""
         self._rows.clear()
         gc.collect()
         if self._device.is_cuda:
@@ -282,12 +282,12 @@ class HFEngine:
         if self._batch == 1 and self._chunk <= _LEAST_CHUNK:
             line = next(iter(self._active.values()))
             self._fail(line, f"out of memory with this sequence alone ({len(line.ids)} tokens)")
-            return
-        before = self._batch
-        self._batch = max(1, before // 2)
-        self._chunk = max(_LEAST_CHUNK, self._chunk // 2)
+            self._batch, self._chunk = self.capacity, self._full_chunk
+        else:
+            before, self._batch = self._batch, max(1, self._batch // 2)
+            self._chunk = max(_LEAST_CHUNK, self._chunk // 2)
+            self._notify(f"out of memory with {before} sequences at once, going on with {self._batch}")
         self._rows.limit = self._most_rows()
-        self._notify(f"out of memory: {before} sequences at once are too many, going on with {self._batch}")
 
 
 def _prepared(loaded: Loaded) -> Any:

@@ -17,13 +17,17 @@ from toolroll.models.base import Completion, Generate, Sampling
 from toolroll.models.episodes import Fork, drive
 from toolroll.models.options import ModelOptions
 from toolroll.models.policy import PolicyVersion, current_policy
-from toolroll.rag.protocol import PROTOCOLS, closed_book_messages
+from toolroll.rag.judges.reanswer import closed_book_messages, engine_identity
+from toolroll.rag.protocol import PROTOCOLS
 from toolroll.rag.retrieve import CachedRetriever, Retriever, open_retriever
 from toolroll.rag.rollout import Limits, Rollout, search_all
 from toolroll.run.log import Log
 from toolroll.run.loop import Rows
 from toolroll.run.seeds import record_seed
 from toolroll.run.signals import StopFlag
+
+
+_TAG_TOKENS = 32  # generous: what closing one field and opening the next may take, in tokens
 
 
 @dataclass(slots=True)
@@ -133,7 +137,7 @@ class Batch:
         )
         limits = Limits(
             max_searches=options["max_searches"],
-            turn_tokens=options["turn_tokens"],
+            turn_tokens=self._turn_tokens(),
             context_tokens=options["context_tokens"],
             prompt_tokens=options["prompt_tokens"],
             stop_on_invalid=options["on_invalid"] == "stop",
@@ -148,6 +152,13 @@ class Batch:
         )
         return Task(row, sample, seed, rollout)
 
+    def _turn_tokens(self) -> int:
+        """The cap of a turn; a constrained one is bounded by its form, and cutting it would break that."""
+        options = self.options
+        if self.grammar is None:
+            return int(options["turn_tokens"])
+        return int((3 * options["max_steps"] + 1) * (options["field_tokens"] + _TAG_TOKENS))
+
     def _episode(self, task: Task) -> Generator[Any, Any, dict[str, Any]]:
         fields = yield from task.rollout.episode()
         if self.options["closed_book"] and fields["turns"]:
@@ -157,7 +168,7 @@ class Batch:
             for turn in fields["turns"]:
                 answer = said[turn["query"]]
                 if isinstance(answer, Completion):
-                    turn["closed_book"] = {"text": answer.text.strip(), "model": self._model_id()}
+                    turn["closed_book"] = {"text": answer.text.strip(), "model": engine_identity(self.engine)}
         return fields
 
     def _ask(self, query: str, seed: int) -> Generator[Generate, Completion, Completion]:
@@ -230,10 +241,6 @@ class Batch:
             retriever = CachedRetriever(retriever, cache)
         self._open.callback(retriever.close)
         return retriever
-
-    def _model_id(self) -> str:
-        weights = getattr(self.engine, "weights_id", None)
-        return f"{self.engine.name}@{weights}" if weights else self.engine.name
 
 
 def golden_answers(question: Any) -> list[str] | None:

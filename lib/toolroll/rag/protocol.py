@@ -14,26 +14,35 @@ import re
 from dataclasses import dataclass
 
 _HIPRAG = """\
-Answer the question by reasoning in steps. Put all steps inside one <think> block, then give the answer.
-Begin every step with your analysis inside <reasoning>. If a fact is missing from what you know, search for it:
-write the query inside <search>; the passages found will appear inside <context>. If you know enough, do not search.
-End every step with what it established inside <conclusion>. Use as many steps as the question needs.
-After </think>, write only the final answer, a few words, inside <answer>.
+Answer the question in steps. All steps stand in one <think> block; the answer follows it.
+A step begins with its <reasoning>: what is needed next. If that is a fact to look up, a <search> with a query follows, \
+and the passages found come back in <context>. If it is known already, there is no search. A step ends with its \
+<conclusion>: what it established. Take as many steps as the question needs.
+After </think>, the <answer> holds the final answer alone, a few words.
 
-The form of a whole reply, first a step with a search, then one without:
+An example.
+User Question: Which river flows through the town where Mozart was born?
 <think>
 <step>
-    <reasoning>what is needed and why it has to be looked up</reasoning>
-    <search>query</search>
-    <context>passages</context>
-    <conclusion>what the passages say about it</conclusion>
+    <reasoning>I need the town where Mozart was born.</reasoning>
+    <search>town where Wolfgang Amadeus Mozart was born</search>
+    <context>Doc 1(Title: "Wolfgang Amadeus Mozart") Mozart was born in Salzburg in 1756.</context>
+    <conclusion>Mozart was born in Salzburg.</conclusion>
 </step>
 <step>
-    <reasoning>what follows from the facts so far</reasoning>
-    <conclusion>what this step established</conclusion>
+    <reasoning>I need the river that flows through Salzburg.</reasoning>
+    <search>river in Salzburg</search>
+    <context>Doc 1(Title: "Salzburg") Salzburg lies on both banks of the Salzach.</context>
+    <conclusion>The Salzach flows through Salzburg.</conclusion>
+</step>
+<step>
+    <reasoning>Mozart was born in Salzburg and the Salzach flows through it, so it is the river asked for.</reasoning>
+    <conclusion>The river is the Salzach.</conclusion>
 </step>
 </think>
-<answer>final answer</answer>"""
+<answer>Salzach</answer>
+
+Now the question to answer."""
 
 _SEARCH_R1 = """\
 Answer the question. Think inside <think> and </think> each time you learn something new. If a fact is missing, \
@@ -130,12 +139,6 @@ PROTOCOLS = {
         notice=_NOTICE,
     ),
 }
-
-
-def closed_book_messages(query: str) -> list[dict[str, str]]:
-    """The over-search test's question (arXiv:2510.07794, section 3.2): the query alone, without passages."""
-    text = f"Answer this, or give the facts it asks for, from what you know. Be brief.\n{query.strip()}"
-    return [{"role": "user", "content": text}]
 
 
 def find_action(protocol: Protocol, text: str) -> tuple[str, str] | None:

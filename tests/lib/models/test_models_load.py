@@ -45,7 +45,7 @@ def small_model():
 @pytest.fixture
 def gguf_file(tmp_path, monkeypatch):
     """A small Llama as a GGUF file, and the model it holds; the cache is in tmp_path."""
-    monkeypatch.setenv("TOOLROLL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TOOLROLL_HOME", str(tmp_path / "cache"))
     model = small_model()
     path = tmp_path / "small.gguf"
     writer = gguf.GGUFWriter(path, "llama")
@@ -176,7 +176,7 @@ def test_fingerprint_sees_any_byte_of_a_small_file(tmp_path):
     ],
 )
 def test_what_is_no_model_is_said_in_one_line(tmp_path, monkeypatch, make, why):
-    monkeypatch.setenv("TOOLROLL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TOOLROLL_HOME", str(tmp_path / "cache"))
     name = str(make(tmp_path))
     with pytest.raises(ToolrollError, match=why) as caught, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -203,10 +203,10 @@ def test_no_embedded_model(monkeypatch):
 
 
 def test_cache_folder(monkeypatch, tmp_path):
-    monkeypatch.delenv("TOOLROLL_CACHE", raising=False)
+    monkeypatch.delenv("TOOLROLL_HOME", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_dir() == tmp_path / "toolroll"
-    monkeypatch.setenv("TOOLROLL_CACHE", "/else")
+    monkeypatch.setenv("TOOLROLL_HOME", "/else")
     assert str(cache_dir()) == "/else"
 
 

@@ -1,0 +1,68 @@
+"""Memory does not grow with the input."""
+
+from __future__ import annotations
+
+import json
+
+import frame
+import pytest
+
+SMALL, LARGE = 10_000_000, 60_000_000
+LIMIT_MB, GROWTH_MB = 40, 4
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """For a command and a size: a file of so many bytes, of rows of some kilobytes."""
+    folder = tmp_path_factory.mktemp("inputs")
+
+    def make(command, size):
+        path = folder / f"{command.name}-{size}.jsonl"
+        if not path.exists():
+            rows = [{**command.specimen.row(i), "text": "some words " * 300} for i in range(100)]
+            block = "".join(json.dumps(row) + "\n" for row in rows).encode()
+            path.write_bytes(block * (size // len(block)))
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "command", [*frame.MAPPERS, *(c for c in frame.REDUCERS if not c.specimen.names_output)], ids=str
+)
+def test_memory_is_flat(command, inputs, tmp_path):
+    small, large = (
+        frame.peak_rss_mb(command.line(tmp_path, inputs=(inputs(command, size),)), cwd=tmp_path)
+        for size in (SMALL, LARGE)
+    )
+    assert large < LIMIT_MB
+    assert large - small < GROWTH_MB
+
+
+@pytest.mark.parametrize("mode", ["skip", "keep"])
+def test_memory_is_flat_when_every_row_is_bad(mode, tmp_path):
+    command = frame.own("fail-some")
+    failed = b'{"error":{"why":"w","where":"f:1"},"x":"' + b"a" * 500 + b'"}\n'
+    for name, line in (("bad", b"oops" * 100 + b"\n"), ("passed", failed)):
+        for size in (1, 12):
+            (tmp_path / f"{name}{size}").write_bytes(line * (2000 * size))
+        peaks = [
+            frame.peak_rss_mb(command.line(tmp_path, "--on-error", mode, inputs=(f"{name}{size}",)), cwd=tmp_path)
+            for size in (1, 12)
+        ]
+        assert peaks[1] - peaks[0] < GROWTH_MB
+
+
+def test_memory_is_flat_when_compressed(tmp_path):
+    command = frame.own("tag")
+    (tmp_path / "small").write_bytes(command.lines(20_000))
+    for suffix in (".gz", ".zst"):
+        assert command.run(tmp_path, "-o", f"in{suffix}", inputs=("small",)).rc == 0
+        small, large = (
+            frame.peak_rss_mb(
+                command.line(tmp_path, "-o", f"out{suffix}", inputs=(f"in{suffix}",) * count), cwd=tmp_path
+            )
+            for count in (1, 5)
+        )
+        assert large < LIMIT_MB
+        assert large - small < GROWTH_MB
