@@ -36,9 +36,9 @@ SCRIPT = {"match": ".", "reply": " r</reasoning><conclusion>c</conclusion></step
 class Specimen:
     """What a command can be run with.
 
-    `args` follow the command's name, `{dir}` in them is a fresh folder with `files` in it. A command that `names_output`
-    takes the name of something it makes behind its inputs. `row` makes its i-th row. One that `needs_rows` fails
-    without any.
+    `args` follow the command's name; `{dir}` in them is a fresh folder with `files` in it. A command that
+    `names_output` takes the name of something it makes behind its inputs. `row` makes its i-th row. One that
+    `needs_rows` fails without any.
     """
 
     row: Callable[[int], dict[str, Any]] | None = None

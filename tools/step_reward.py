@@ -78,7 +78,7 @@ _READS = msgspec.defstruct(
         "format_problems": list[FormatProblem],
         "reward": Reward,
     },
-    epilog="See toolroll-records(5), step-parse(1), step-stats(1), group-advantage(1).",
+    epilog="See toolroll-records(5), step-parse(1), step-stats(1).",
 )
 @click.option(
     "--judge",

@@ -290,7 +290,7 @@ def command(
     """
 
     def decorate(function: Callable[..., Any]) -> Tool:
-        contract = loop.Contract(reads, tuple(adds or ()), key, reducer, slow, expands)
+        contract = loop.Contract(reads, adds or {}, key, reducer, slow, expands)
         return Tool(name, function, contract, adds=adds or {}, system=system, epilog=epilog)
 
     return decorate

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 import orjson
@@ -33,6 +33,14 @@ _LONE_SURROGATE = re.compile(
 )
 
 
+class Shape(NamedTuple):
+    """What is known of all rows of a run: `present`, added fields that a row may have already; `exact`,
+    added fields whose type holds no float, so that no NaN need be looked for."""
+
+    present: frozenset[str] = frozenset()
+    exact: frozenset[str] = frozenset()
+
+
 class Row(Generic[V]):
     """One record on its way through a command.
 
@@ -41,17 +49,17 @@ class Row(Generic[V]):
     the order of the input.
     """
 
-    __slots__ = ("_added", "_known", "_line", "_source", "error", "index", "raw", "view")
+    __slots__ = ("_added", "_line", "_shape", "_source", "error", "index", "raw", "view")
 
     def __init__(
-        self, raw: bytes, view: V, index: int = 0, source: str = "", line: int = 0, known: bool = True
+        self, raw: bytes, view: V, index: int = 0, source: str = "", line: int = 0, shape: Shape | None = None
     ) -> None:
         self.raw = raw
         self.view = view
         self.index = index
         self._source = source
         self._line = line
-        self._known = known
+        self._shape = shape
         self._added: dict[str, Any] | None = None
         self.error: dict[str, str] | None = None
 
@@ -66,8 +74,9 @@ class Row(Generic[V]):
         Values are what orjson encodes: dicts, lists, strings, numbers, bools, None, msgspec structs
         turned into builtins. Raises RowError for NaN and Infinity, which are not JSON.
         """
+        exact = self._shape.exact if self._shape is not None else ()
         for name, value in fields.items():
-            if not finite(value):
+            if name not in exact and not finite(value):
                 raise RowError(f"{name} has a value that is not finite (NaN or Infinity)", place=self.place)
         row = self._copy()
         row._added = {**self._added, **fields} if self._added else fields
@@ -81,7 +90,7 @@ class Row(Generic[V]):
 
     def bare(self) -> Row[V]:
         """This row as it was read, without anything added."""
-        return Row(self.raw, self.view, self.index, self._source, self._line, self._known)
+        return Row(self.raw, self.view, self.index, self._source, self._line, self._shape)
 
     def fields(self) -> dict[str, Any]:
         """The whole record as a dict, decoded anew on each call."""
@@ -99,7 +108,8 @@ class Row(Generic[V]):
             tail = orjson.dumps(added)
         except (TypeError, ValueError) as error:
             raise RowError(str(error), place=self.place) from error
-        if self._known and any(name in added for name in _decode_fields(self.raw)):
+        shape = self._shape
+        if (shape is None or not shape.present.isdisjoint(added)) and any(n in added for n in _decode_fields(self.raw)):
             return self._replace(added)
         head = self.raw[:-1].rstrip()
         return head + tail[1:] if head == b"{" else head + b"," + tail[1:]
@@ -111,7 +121,7 @@ class Row(Generic[V]):
         return _encode(fields)
 
     def _copy(self) -> Row[V]:
-        row = Row(self.raw, self.view, self.index, self._source, self._line, self._known)
+        row = Row(self.raw, self.view, self.index, self._source, self._line, self._shape)
         row._added = self._added
         row.error = self.error
         return row
@@ -154,16 +164,18 @@ class PassedRow:
         return self.raw
 
 
-def row_decoder(view: type[V], adds: Iterable[str] = ()) -> Callable[[bytes], tuple[V, bool, bool]]:
-    """A function from a line to (checked view, is an error row, may have a field named in `adds`).
+def row_decoder(
+    view: type[V], adds: Iterable[str] = (), exact: frozenset[str] = frozenset()
+) -> Callable[[bytes], tuple[V, bool, Shape]]:
+    """A function from a line to (checked view, is an error row, what is known of its shape).
 
-    Everything is decoded in one pass. Raises msgspec.MsgspecError, UnicodeDecodeError or
-    RecursionError for a line that is not such a record.
+    `adds` are the fields a command adds, `exact` those that hold no float. Everything is decoded in one
+    pass. Raises msgspec.MsgspecError, UnicodeDecodeError or RecursionError for a line that is not such
+    a record.
     """
     own = {field.encode_name for field in msgspec.structs.fields(view)}  # type: ignore[arg-type]
-    marks = {
-        f"mark_{position}": name for position, name in enumerate(dict.fromkeys(["error", *adds])) if name not in own
-    }
+    names = dict.fromkeys(["error", *adds])
+    marks = {f"mark_{position}": name for position, name in enumerate(names) if name not in own}
     optional = (msgspec.Raw | msgspec.UnsetType, msgspec.UNSET)
     marked = msgspec.defstruct(
         view.__name__,
@@ -175,22 +187,40 @@ def row_decoder(view: type[V], adds: Iterable[str] = ()) -> Callable[[bytes], tu
         gc=False,
     )
     decode = msgspec.json.Decoder(marked).decode
-    replaces = not own.isdisjoint(adds)
-    added_marks = tuple(mark for mark in marks if mark != "mark_0")
+    shape = Shape(frozenset(own.intersection(adds)), exact)
     unset = msgspec.UNSET
 
-    def read(line: bytes) -> tuple[V, bool, bool]:
+    def read(line: bytes) -> tuple[V, bool, Shape]:
         if not line.isascii():
             line.decode()
         row: Any = decode(line)
-        error = row.mark_0
-        seen = replaces or error is not unset
-        for mark in added_marks:
-            if getattr(row, mark) is not unset:
-                seen = True
-        return row, error is not unset and bytes(error) != b"null", seen
+        seen = [name for mark, name in marks.items() if getattr(row, mark) is not unset]
+        if not seen:
+            return row, False, shape
+        return row, "error" in seen and bytes(row.mark_0) != b"null", Shape(shape.present.union(seen), exact)
 
     return read
+
+
+def holds_floats(kind: Any) -> bool:
+    """Whether values of a type may hold floats, however deep.
+
+    >>> holds_floats(list[int] | None), holds_floats(dict[str, list[float]])
+    (False, True)
+    """
+    from msgspec import inspect
+
+    todo, done = [inspect.type_info(kind)], set()
+    while todo:
+        info: Any = todo.pop()
+        if isinstance(info, inspect.FloatType | inspect.AnyType | inspect.RawType | inspect.CustomType):
+            return True
+        if isinstance(info, inspect.StructType) and info.cls not in done:
+            done.add(info.cls)
+            todo += [field.type for field in info.fields]
+        todo += [getattr(info, part) for part in ("item_type", "key_type", "value_type", "type") if hasattr(info, part)]
+        todo += [*getattr(info, "types", ()), *getattr(info, "item_types", ())]
+    return False
 
 
 class _Mark(msgspec.Struct):

@@ -20,7 +20,7 @@ from torch.nn import functional
 from toolroll.models.base import Codec, Sampling
 
 BLOCK = 256
-_NUCLEUS = 1024  # tokens ranked at first for top-p; all are when these do not hold enough of the mass
+_NUCLEI = (64, 1024)  # how many tokens are ranked for top-p; more when they do not hold enough of the mass
 
 
 def sample(
@@ -101,15 +101,17 @@ def _drop_below(kept: Tensor, rows: list[int], floor: Tensor) -> Tensor:
 def _nucleus_floor(kept: Tensor, shares: Tensor) -> Tensor:  # [n, V], [n] -> [n]
     """The smallest logit of the fewest tokens that hold at least `shares` of the probability."""
     total = kept.logsumexp(-1, keepdim=True)
-    for ranked in (min(_NUCLEUS, kept.shape[1]), kept.shape[1]):
-        best = kept.topk(ranked).values
-        before = (best - total).exp().cumsum(-1).roll(1, -1)
-        held = before[:, 0].clone()
-        before[:, 0] = 0
-        if bool((held >= shares).all()):
+    floor = torch.empty_like(shares)
+    rows = torch.arange(len(shares), device=kept.device)
+    for ranked in (*(size for size in _NUCLEI if size < kept.shape[1]), kept.shape[1]):
+        best = kept[rows].topk(ranked).values
+        mass = (best - total[rows]).exp().cumsum(-1)
+        needed = 1 + (mass[:, :-1] < shares[rows, None]).sum(-1)
+        floor[rows] = best.gather(1, needed[:, None] - 1)[:, 0]
+        rows = rows[mass[:, -1] < shares[rows]]
+        if not len(rows):
             break
-    needed = (before < shares[:, None]).sum(-1)
-    return best.gather(1, needed[:, None] - 1)[:, 0]
+    return floor
 
 
 class StopWatch:

@@ -7,8 +7,8 @@ to a row that cannot be processed; no command does any of that itself.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -20,8 +20,10 @@ from toolroll.io.rows import (
     BadRow,
     PassedRow,
     Row,
+    Shape,
     clean,
     finite,
+    holds_floats,
     is_error_row,
     key_reader,
     read_error,
@@ -45,13 +47,13 @@ class OutputClosed(Exception):
 class Contract:
     """What a command promises about its rows.
 
-    `reads` is the view of an input row, `adds` the names of fields it adds. `key` names the fields
+    `reads` is the view of an input row, `adds` the fields it adds with their types. `key` names the fields
     that identify an output row. A `reducer` gives a result about all rows rather than rows. A command
     that is `slow` hands on each row as it is made. One that `expands` makes several rows of one.
     """
 
     reads: type | None
-    adds: tuple[str, ...] = ()
+    adds: Mapping[str, Any] = field(default_factory=dict)
     key: tuple[str, ...] = ("id", "sample")
     reducer: bool = False
     slow: bool = False
@@ -204,7 +206,9 @@ class Run:
 
     def _rows(self) -> Iterator[Row[Any]]:
         assert self.contract.reads is not None
-        decode: Callable[[bytes], tuple[Any, bool, bool]] = row_decoder(self.contract.reads, self.contract.adds)
+        adds = self.contract.adds
+        exact = frozenset(name for name, kind in adds.items() if not holds_floats(kind))
+        decode: Callable[[bytes], tuple[Any, bool, Shape]] = row_decoder(self.contract.reads, adds, exact)
         counts = self.log.counts
         whole = self.settings.shard is None and not self.settings.strict
         skipping = self.settings.resume and not self.contract.expands
@@ -218,7 +222,7 @@ class Run:
                 continue
             counts.read += 1
             try:
-                view, is_error, known = decode(line)
+                view, is_error, shape = decode(line)
                 if self.settings.strict:
                     _refuse_unknown(line, f"{name}:{number}")
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, RowError) as error:
@@ -231,7 +235,7 @@ class Run:
                 counts.skipped += 1
             else:
                 self._given = index
-                yield Row(line, view, index, name, number, known)
+                yield Row(line, view, index, name, number, shape)
         if self.stop and self.contract.reducer:
             raise Stopped(f"stopped by {self.stop.asked_by}")
 
@@ -309,8 +313,10 @@ class Run:
         self._put(line)
 
     def _put(self, line: bytes) -> None:
-        with _told(self.sink):
+        try:
             self.sink.write(line)
+        except OSError as error:
+            raise _output_error(error, self.sink) from error
         self.log.counts.written += 1
         self.log.advance()
 
@@ -376,10 +382,14 @@ class _told:  # noqa: N801
         return None
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, BrokenPipeError):
-            raise OutputClosed from error
         if isinstance(error, OSError):
-            raise ToolrollError(error.strerror or str(error), place=self._sink.name) from error
+            raise _output_error(error, self._sink) from error
+
+
+def _output_error(error: OSError, sink: Sink) -> Exception:
+    if isinstance(error, BrokenPipeError):
+        return OutputClosed()
+    return ToolrollError(error.strerror or str(error), place=sink.name)
 
 
 def _take_one(counter: Counter[tuple[bytes, ...]], key: tuple[bytes, ...]) -> bool:
