@@ -1,4 +1,4 @@
-"""Golden cases: in each folder cases/COMMAND/CASE, the shell line in `cmd` must write `out` and `err` and end with `rc`.
+"""Golden cases: in each folder cases/COMMAND/CASE, the shell line in `cmd` must write `out` and `err` and end in `rc`.
 
 The line runs with bash in a copy of the folder, the commands on its PATH. `python tests/test_cases.py --rewrite` (or
 `make cases`) writes down what the commands do now; read the difference before you believe it.

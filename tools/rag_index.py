@@ -34,17 +34,41 @@ EXAMPLES = """
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...", help="The corpus; - is stdin.")
 @click.argument("directory", type=click.Path(path_type=Path), help="Folder of the new index; it appears when complete.")
-@click.option("--kind", type=click.Choice(["bm25", "dense"]), default="bm25", show_default=True, help="Words or vectors.")
+@click.option(
+    "--kind", type=click.Choice(["bm25", "dense"]), default="bm25", show_default=True, help="Words or vectors."
+)
 @click.option("--replace", is_flag=True, help="Replace an index that is there already.")
-@click.option("--k1", type=click.FloatRange(min=0), default=1.5, show_default=True, help="bm25: how soon more of a word stops counting.")
-@click.option("--b", type=click.FloatRange(0, 1), default=0.75, show_default=True, help="bm25: how much a passage's length counts.")
+@click.option(
+    "--k1",
+    type=click.FloatRange(min=0),
+    default=1.5,
+    show_default=True,
+    help="bm25: how soon more of a word stops counting.",
+)
+@click.option(
+    "--b",
+    type=click.FloatRange(0, 1),
+    default=0.75,
+    show_default=True,
+    help="bm25: how much a passage's length counts.",
+)
 @click.option("--stemmer", default="", metavar="NAME", help="bm25: a PyStemmer algorithm, for example english.")
 @click.option("--keep-stop-words", is_flag=True, help="bm25: index a, the, of and their like too.")
-@click.option("--encoder", default="", metavar="NAME", help="dense: folder or hub id of a Hugging Face encoder; mean pooling.")
+@click.option(
+    "--encoder", default="", metavar="NAME", help="dense: folder or hub id of a Hugging Face encoder; mean pooling."
+)
 @click.option("--query-prefix", default="", help="dense: put before each query, e.g. 'query: ' for E5.")
 @click.option("--passage-prefix", default="", help="dense: put before each passage.")
-@click.option("--encoder-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="dense: longest text, in tokens.")
-@click.option("--faiss", default="", metavar="FACTORY", help="dense: also make a FAISS index, e.g. Flat or HNSW64 (extra faiss).")
+@click.option(
+    "--encoder-tokens",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="dense: longest text, in tokens.",
+)
+@click.option(
+    "--faiss", default="", metavar="FACTORY", help="dense: also make a FAISS index, e.g. Flat or HNSW64 (extra faiss)."
+)
 @click.option("--device", default="auto", show_default=True, help="dense: where the encoder runs.")
 def main(rows: Rows[Any], *, directory: Path, kind: str, replace: bool, **options: Any) -> Iterator[dict[str, Any]]:
     """Build the index that searches run on.
@@ -96,6 +120,6 @@ def _dense(passages: Iterator[Any], directory: Path, replace: bool, options: dic
         passage_prefix=options["passage_prefix"],
         max_tokens=options["encoder_tokens"],
         faiss=options["faiss"],
-        device=str(choose_device(options["device"]).device),
+        device=choose_device(options["device"]).name,
         replace=replace,
     )

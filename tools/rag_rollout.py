@@ -54,30 +54,132 @@ An id and a sample determine a trajectory's seed, so order, batches, shards and 
     expands=True,
     epilog="See rag-index(1), rag-serve(1), step-parse(1), toolroll-records(5).",
 )
-@click.option("--retriever", required=True, metavar="SPEC", help="Where passages come from: bm25:DIR, dense:DIR, faiss:DIR, http:URL (Search-R1's protocol), flashrag:URL, replay:FILE, none.")
+@click.option(
+    "--retriever",
+    required=True,
+    metavar="SPEC",
+    help="Where passages come from: bm25:DIR, dense:DIR, faiss:DIR, http:URL (Search-R1's protocol), flashrag:URL, "
+    "replay:FILE, none.",
+)
 @click.option("--topk", type=click.IntRange(min=1), default=3, show_default=True, help="Passages a search.")
-@click.option("--search-cache", metavar="FILE", help="Keep searches on disk here, for other samples, runs and commands.")
-@click.option("--search-timeout", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True, help="Seconds to wait for a retrieval server.")
-@click.option("--search-tries", type=click.IntRange(min=1), default=5, show_default=True, help="How often to ask a failing retrieval server.")
-@click.option("--dialect", type=click.Choice(["hiprag", "search-r1", "r1-searcher"]), default="hiprag", show_default=True, help="The tags the model writes.")
-@click.option("--prompt-file", type=click.Path(path_type=Path), metavar="FILE", help="Instruction to give instead of toolroll's; {question} in it stands for the question.")
+@click.option(
+    "--search-cache", metavar="FILE", help="Keep searches on disk here, for other samples, runs and commands."
+)
+@click.option(
+    "--search-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait for a retrieval server.",
+)
+@click.option(
+    "--search-tries",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="How often to ask a failing retrieval server.",
+)
+@click.option(
+    "--dialect",
+    type=click.Choice(["hiprag", "search-r1", "r1-searcher"]),
+    default="hiprag",
+    show_default=True,
+    help="The tags the model writes.",
+)
+@click.option(
+    "--prompt-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Instruction to give instead of toolroll's; {question} in it stands for the question.",
+)
 @click.option("--raw-prompt", is_flag=True, help="Do not use the model's chat template.")
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Trajectories a question.")
-@click.option("--max-searches", type=click.IntRange(min=0), default=4, show_default=True, help="Turns that may search; one more may only answer.")
-@click.option("--turn-tokens", type=click.IntRange(min=1), default=500, show_default=True, help="Longest turn, in tokens; under --constrain the form bounds it instead.")
-@click.option("--context-tokens", type=click.IntRange(min=1), default=500, show_default=True, help="Longest set of passages, in tokens.")
-@click.option("--prompt-tokens", type=click.IntRange(min=1), default=2048, show_default=True, help="Longest prompt; the left part of a longer one is cut.")
-@click.option("--on-invalid", type=click.Choice(["notice", "stop"]), default="notice", show_default=True, help="A turn that neither searches nor answers: tell the model and go on, or stop.")
+@click.option(
+    "--max-searches",
+    type=click.IntRange(min=0),
+    default=4,
+    show_default=True,
+    help="Turns that may search; one more may only answer.",
+)
+@click.option(
+    "--turn-tokens",
+    type=click.IntRange(min=1),
+    default=500,
+    show_default=True,
+    help="Longest turn, in tokens; under --constrain the form bounds it instead.",
+)
+@click.option(
+    "--context-tokens",
+    type=click.IntRange(min=1),
+    default=500,
+    show_default=True,
+    help="Longest set of passages, in tokens.",
+)
+@click.option(
+    "--prompt-tokens",
+    type=click.IntRange(min=1),
+    default=2048,
+    show_default=True,
+    help="Longest prompt; the left part of a longer one is cut.",
+)
+@click.option(
+    "--on-invalid",
+    type=click.Choice(["notice", "stop"]),
+    default="notice",
+    show_default=True,
+    help="A turn that neither searches nor answers: tell the model and go on, or stop.",
+)
 @click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0 is greedy.")
-@click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), default=1.0, show_default=True, help="Sample from the likeliest tokens of this much probability.")
-@click.option("--top-k", type=click.IntRange(min=0), default=0, show_default=True, help="Sample from this many likeliest tokens; 0 is all.")
-@click.option("--constrain", is_flag=True, help="Only let the model write well-formed HiPRAG steps (hf back end). Recorded in the row.")
-@click.option("--field-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="With --constrain: longest reasoning, query, conclusion or answer, in tokens.")
-@click.option("--max-steps", type=click.IntRange(min=1), default=8, show_default=True, help="With --constrain: most steps.")
-@click.option("--closed-book", is_flag=True, help="Also ask the model each query without passages: what the over-search judge compares with.")
-@click.option("--closed-book-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="With --closed-book: longest answer, in tokens.")
-@click.option("--policy", type=click.Path(path_type=Path), metavar="DIR", help="Take the model from a policy directory's current version.")
-@click.option("--follow", is_flag=True, help="With --policy: load a new version as soon as there is one, between batches.")
+@click.option(
+    "--top-p",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Sample from the likeliest tokens of this much probability.",
+)
+@click.option(
+    "--top-k",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Sample from this many likeliest tokens; 0 is all.",
+)
+@click.option(
+    "--constrain",
+    is_flag=True,
+    help="Only let the model write well-formed HiPRAG steps (hf back end). Recorded in the row.",
+)
+@click.option(
+    "--field-tokens",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    help="With --constrain: longest reasoning, query, conclusion or answer, in tokens.",
+)
+@click.option(
+    "--max-steps", type=click.IntRange(min=1), default=8, show_default=True, help="With --constrain: most steps."
+)
+@click.option(
+    "--closed-book",
+    is_flag=True,
+    help="Also ask the model each query without passages: what the over-search judge compares with.",
+)
+@click.option(
+    "--closed-book-tokens",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    help="With --closed-book: longest answer, in tokens.",
+)
+@click.option(
+    "--policy",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Take the model from a policy directory's current version.",
+)
+@click.option(
+    "--follow", is_flag=True, help="With --policy: load a new version as soon as there is one, between batches."
+)
 @uses_seed
 @uses_model
 def main(

@@ -19,13 +19,29 @@ EXAMPLES = """
 
 
 @command("rag-serve", system="HiPRAG", epilog="See rag-index(1), rag-rollout(1).")
-@click.argument("retriever", metavar="RETRIEVER", help="What to serve: bm25:DIR, dense:DIR, faiss:DIR, replay:FILE, http:URL.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on. There is no access control.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 takes any free one and says which.")
-@click.option("--topk", type=click.IntRange(min=1), default=3, show_default=True, help="Passages when a request does not say.")
-@click.option("--max-topk", type=click.IntRange(min=1), default=1000, show_default=True, help="Requests for more are refused.")
+@click.argument(
+    "retriever", metavar="RETRIEVER", help="What to serve: bm25:DIR, dense:DIR, faiss:DIR, replay:FILE, http:URL."
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on. There is no access control."
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port; 0 takes any free one and says which.",
+)
+@click.option(
+    "--topk", type=click.IntRange(min=1), default=3, show_default=True, help="Passages when a request does not say."
+)
+@click.option(
+    "--max-topk", type=click.IntRange(min=1), default=1000, show_default=True, help="Requests for more are refused."
+)
 @click.option("--cache", metavar="FILE", help="Keep searches on disk here.")
-def main(*, retriever: str, host: str, port: int, topk: int, max_topk: int, cache: str | None, log: Log, stop: StopFlag) -> None:
+def main(
+    *, retriever: str, host: str, port: int, topk: int, max_topk: int, cache: str | None, log: Log, stop: StopFlag
+) -> None:
     """Answer searches over HTTP, in the protocols that RAG trainers speak.
 
     POST /retrieve as Search-R1's server (verl's client speaks it too); POST /search and /batch_search as FlashRAG's;

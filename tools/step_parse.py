@@ -7,13 +7,16 @@ Paper: arXiv:2510.07794, section 3.1 and algorithms 2 and 3; the checkers are in
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from toolroll.cli import command, each
 from toolroll.io.rows import Row
 from toolroll.records import Parsed, Trajectory, field_types, view
+
+if TYPE_CHECKING:
+    from toolroll.rag.parse import Strictness
 
 EXAMPLES = """
   Parse rollouts, keep the well-formed ones:
@@ -58,7 +61,7 @@ The codes of `format_problems`:
     show_default=True,
     help="The tags in use; auto takes the row's own `dialect`, else hiprag.",
 )
-def main(rows: Iterator[Row[Any]], *, strictness: str, dialect: str) -> Iterator[Row[Any]]:
+def main(rows: Iterator[Row[Any]], *, strictness: Strictness, dialect: str) -> Iterator[Row[Any]]:
     """Take trajectories apart into steps and say what is wrong with them.
 
     Reads `response`, adds `steps`, `answer`, `format_valid`, `format_strictness` and `format_problems`.

@@ -353,6 +353,7 @@ def _standard_options(contract: loop.Contract) -> list[click.Option]:
             _Option(
                 ["-o", "--output"],
                 metavar="FILE",
+                type=click.Path(),
                 section=files,
                 help="Write here instead of stdout; the file appears when it is complete. - is stdout, {shard} the "
                 "share's number, .gz and .zst compress.",
@@ -376,6 +377,7 @@ def _standard_options(contract: loop.Contract) -> list[click.Option]:
             _Option(
                 ["-e", "--errors"],
                 metavar="FILE",
+                type=click.Path(),
                 section=rows,
                 help="Collect the rows that failed here, with the reason.",
             ),
@@ -434,6 +436,7 @@ def _standard_options(contract: loop.Contract) -> list[click.Option]:
         _Option(
             ["--config"],
             metavar="FILE",
+            type=click.Path(),
             is_eager=True,
             expose_value=False,
             callback=_load_config,
@@ -487,7 +490,7 @@ def _remember_json(_context: click.Context, _param: click.Parameter, value: bool
 
 
 def _print_version(context: click.Context, _param: click.Parameter, value: bool) -> None:
-    if not value:
+    if not value or context.resilient_parsing:
         return
     if "--json" in sys.argv:
         import json
@@ -501,7 +504,7 @@ def _print_version(context: click.Context, _param: click.Parameter, value: bool)
 
 
 def _print_schema(context: click.Context, _param: click.Parameter, value: bool) -> None:
-    if not value:
+    if not value or context.resilient_parsing:
         return
     from toolroll.records import schema_text
 

@@ -28,7 +28,9 @@ class Record(msgspec.Struct, kw_only=True, frozen=True, gc=False, omit_defaults=
 
 
 class Passage(Record, kw_only=True, frozen=True):
-    """A passage of a corpus, the input of rag-index. Either `contents` (title in the first line) or `title` and `text`."""
+    """A passage of a corpus, the input of rag-index. It has `contents`, the title in the first line, or `title` and
+    `text`.
+    """
 
     id: Annotated[Id | None, _is("Names the passage; a digest of its text where it is missing.")] = None
     contents: Annotated[str | None, _is('"Title"\\ntext, as in Search-R1 and FlashRAG corpora.')] = None
@@ -115,10 +117,10 @@ class Trajectory(Question, kw_only=True, frozen=True):
     logprobs: Annotated[
         list[float] | None,
         _is(
-            "For each response token: log-probability in nats under the policy at the sampling temperature; 0 where injected."
+            "For each response token: log-probability in nats under the policy at the sampling temperature; "
+            "0 where injected."
         ),
     ] = None
-    cost: Annotated[dict[str, Any] | None, _is("Tokens read, reused and written for this trajectory.")] = None
 
 
 Verdict = Literal["ok", "over", "under", "unknown"]

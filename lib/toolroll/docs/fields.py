@@ -62,6 +62,8 @@ def fields_of(struct: type[msgspec.Struct], *, own: bool = False) -> Iterator[Fi
 def _need(field: inspect.Field) -> str:
     if field.required:
         return "required"
+    if field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT:
+        return "optional"  # a field that may be unset
     default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
     return "optional" if default is None else f"default {msgspec.json.encode(default).decode()}"
 

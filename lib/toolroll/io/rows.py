@@ -35,7 +35,8 @@ _LONE_SURROGATE = re.compile(
 
 class Shape(NamedTuple):
     """What is known of all rows of a run: `present`, added fields that a row may have already; `exact`,
-    added fields whose type holds no float, so that no NaN need be looked for."""
+    added fields whose type holds no float, so that no NaN need be looked for.
+    """
 
     present: frozenset[str] = frozenset()
     exact: frozenset[str] = frozenset()

@@ -62,14 +62,16 @@ def model_options(option: Callable[..., click.Option]) -> list[click.Option]:
             "--model",
             default="embedded",
             show_default=True,
-            help="A Hugging Face folder or hub id, a .gguf file, or `embedded`: SmolLM2-135M-Instruct, good for format and plumbing, not for facts. For a server, the name it knows the model by.",
+            help="A Hugging Face folder or hub id, a .gguf file, or `embedded`: SmolLM2-135M-Instruct, good for "
+            "format and plumbing, not for facts. For a server, the name it knows the model by.",
         ),
         make(
             "--backend",
             type=click.Choice(["auto", "hf", "vllm", "openai", "scripted"]),
             default="auto",
             show_default=True,
-            help="What runs the model. auto: openai with --base-url, vllm where CUDA and vLLM are, else hf (transformers in process).",
+            help="What runs the model. auto: openai with --base-url, vllm where CUDA and vLLM are, else hf "
+            "(transformers in process).",
         ),
         make("--base-url", metavar="URL", help="An OpenAI-compatible server, for example http://127.0.0.1:8000/v1."),
         make(
@@ -119,7 +121,8 @@ def model_options(option: Callable[..., click.Option]) -> list[click.Option]:
         make(
             "--api-key-file",
             metavar="FILE",
-            help="File with the server's key; else TOOLROLL_API_KEY or OPENAI_API_KEY. Never given on the command line.",
+            help="File with the server's key; else TOOLROLL_API_KEY or OPENAI_API_KEY. Never given on the command "
+            "line.",
         ),
         make("--trust-remote-code", is_flag=True, help="Let a model's own repository run its Python code here."),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -25,7 +25,6 @@ from toolroll.run.log import Log
 from toolroll.run.loop import Rows
 from toolroll.run.seeds import record_seed
 from toolroll.run.signals import StopFlag
-
 
 _TAG_TOKENS = 32  # generous: what closing one field and opening the next may take, in tokens
 
@@ -76,7 +75,9 @@ class Batch:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _: TracebackType | None
+    ) -> None:
         self._open.close()
 
     def run(self, rows: Rows[Any]) -> Iterator[Row[Any]]:
@@ -106,7 +107,7 @@ class Batch:
         self.log.info(f"policy version {version.name}")
 
     def _drive(self, batch: Rows[Any] | list[Row[Any]], rows: Rows[Any]) -> Iterator[Row[Any]]:
-        tasks: dict[tuple[int, int], Task] = {}
+        tasks: dict[Hashable, Task] = {}
 
         def episodes() -> Iterator[tuple[tuple[int, int], Generator[Any, Any, dict[str, Any]]]]:
             for row in batch:
@@ -225,7 +226,8 @@ class Batch:
             raise UsageError("knows the form of the hiprag dialect only", place="--constrain")
         if not self.engine.name.startswith("hf:"):
             raise UsageError("needs the hf back end", place="--constrain")
-        return Grammar(self.engine.codec)
+        codec: Any = self.engine.codec
+        return Grammar(codec)
 
     def _open_retriever(self) -> Retriever:
         options = self.options

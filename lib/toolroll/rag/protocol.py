@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 _HIPRAG = """\
 Answer the question in steps. All steps stand in one <think> block; the answer follows it.
-A step begins with its <reasoning>: what is needed next. If that is a fact to look up, a <search> with a query follows, \
-and the passages found come back in <context>. If it is known already, there is no search. A step ends with its \
+A step begins with its <reasoning>: what is needed next. If that is a fact to look up, a <search> with a query \
+follows, and the passages found come back in <context>. If it is known already, there is no search. A step ends with its \
 <conclusion>: what it established. Take as many steps as the question needs.
 After </think>, the <answer> holds the final answer alone, a few words.
 
@@ -84,10 +84,10 @@ class Protocol:
         return (self.search_stop, self.answer_stop)
 
     def wrap(self, passages: str) -> str:
-        """Passages as they are injected after a search.
+        r"""Passages as they are injected after a search.
 
         >>> PROTOCOLS["search-r1"].wrap("Doc 1(Title: T) x")
-        '\\n\\n<information>Doc 1(Title: T) x</information>\\n\\n'
+        '\n\n<information>Doc 1(Title: T) x</information>\n\n'
         """
         return f"{self.before}{passages}{self.after}"
 
@@ -142,11 +142,11 @@ PROTOCOLS = {
 
 
 def find_action(protocol: Protocol, text: str) -> tuple[str, str] | None:
-    """The first finished action in the new text of a turn: ("search", query), ("answer", answer) or None.
+    r"""The first finished action in the new text of a turn: ("search", query), ("answer", answer) or None.
 
     Only new text may be given: older text holds older queries.
 
-    >>> find_action(PROTOCOLS["hiprag"], "I look it up.</reasoning>\\n<search> capital of France </search>")
+    >>> find_action(PROTOCOLS["hiprag"], "I look it up.</reasoning>\n<search> capital of France </search>")
     ('search', 'capital of France')
     """
     found = [(match.start(), kind, match[1].strip()) for kind, match in _matches(protocol, text) if match is not None]
