@@ -16,7 +16,7 @@ LIMIT = 8.0  #: times a bare Python, for --help, --version and completion
 
 def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """One record for a bare Python and one for each command and question."""
-    bare = common.cost([sys.executable, "-c", "pass"], runs=arguments.runs)
+    bare = common.cost([sys.executable, "-c", "pass"], runs=4 * arguments.runs)
     records = [_record("python -c pass", bare, bare)]
     for name in common.entry_points():
         path = common.script(name)

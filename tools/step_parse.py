@@ -29,20 +29,23 @@ NOTES = """
 The paper's algorithms 2 and 3 are known here by their verdicts on crafted cases, not by their text: that
 paper-literal is what they say is inferred. release, eval and regex reproduce the released code.
 
+A trajectory in which rag-rollout had to tell the model that a turn was neither a search nor an answer
+(`invalid_actions`) is malformed, as it is for the released code, whose notice quotes tags.
+
 The codes of `format_problems`:
 
   no_think multi_think think_unclosed text_before_think text_after_answer no_step
   step_unclosed stray_text unknown_tag stray_tag missing_reasoning missing_conclusion
   tag_unclosed duplicate_tag wrong_order nested_step empty_query empty_context
   search_without_context context_without_search no_answer answer_unclosed
-  multi_answer empty_answer answer_in_think truncated
+  multi_answer empty_answer answer_in_think truncated invalid_action
 """
 
 
 @command(
     "step-parse",
     system="HiPRAG",
-    reads=view(Trajectory, "response", "finish", "dialect", required=("response",)),
+    reads=view(Trajectory, "response", "finish", "dialect", "invalid_actions", required=("response",)),
     adds=field_types(Parsed, "steps", "answer", "format_valid", "format_strictness", "format_problems"),
     epilog="See toolroll-records(5), rag-rollout(1), step-reward(1).",
 )
@@ -75,10 +78,12 @@ def main(rows: Iterator[Row[Any]], *, strictness: Strictness, dialect: str) -> I
         result = parse(
             row.view.response, dialect=tags, strictness=strictness, truncated=row.view.finish == "token_limit"
         )
+        if row.view.invalid_actions:
+            result.problems.append({"code": "invalid_action", "span": [0, len(row.view.response)], "step": None})
         return row.add(
             steps=result.steps,
             answer=result.answer,
-            format_valid=result.valid,
+            format_valid=result.valid and not row.view.invalid_actions,
             format_strictness=strictness,
             format_problems=result.problems,
         )

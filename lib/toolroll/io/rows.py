@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -190,14 +191,16 @@ def row_decoder(
     decode = msgspec.json.Decoder(marked).decode
     shape = Shape(frozenset(own.intersection(adds)), exact)
     unset = msgspec.UNSET
+    marked_fields = attrgetter(*marks)
+    none_seen = (unset,) * len(marks) if len(marks) > 1 else unset
 
     def read(line: bytes) -> tuple[V, bool, Shape]:
         if not line.isascii():
             line.decode()
         row: Any = decode(line)
-        seen = [name for mark, name in marks.items() if getattr(row, mark) is not unset]
-        if not seen:
+        if marked_fields(row) == none_seen:
             return row, False, shape
+        seen = [name for mark, name in marks.items() if getattr(row, mark) is not unset]
         return row, "error" in seen and bytes(row.mark_0) != b"null", Shape(shape.present.union(seen), exact)
 
     return read

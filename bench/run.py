@@ -1,0 +1,97 @@
+"""All speed tables in one run, written to bench/out/speed.md: what `make bench` does.
+
+    python bench/run.py [--quick] [--only NAME]
+
+Every table has its peers beside us; what counts is the ratio. Ends with exit code 1 when a target is missed grossly, by
+more than a third, which on a busy machine is more than noise. `--quick` shows that the tables can be made, at a size
+that says nothing about speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import common
+
+GROSS = 4 / 3
+Records = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One benchmark, its arguments, and what it has to reach: `worst` gives (figure, target), smaller being better."""
+
+    name: str
+    title: str
+    arguments: tuple[str, ...] = ()
+    quick: tuple[str, ...] = ()
+    worst: Callable[[Records], tuple[float, float]] | None = None
+
+
+def _startup(records: Records) -> tuple[float, float]:
+    return max(row["times bare Python"] for row in records), 8.0
+
+
+def _rows(records: Records) -> tuple[float, float]:
+    targets = ("step-parse", "step-reward --judge given")
+    return max(row["times the orjson loop"] for row in records if row["what"] in targets), 1.5
+
+
+def _rollout(records: Records) -> tuple[float, float]:
+    return 1 / records[1]["toolroll is times"], 1 / 2.0
+
+
+TABLES = [
+    Table("startup", "Start-up", worst=_startup, quick=("--runs", "3")),
+    Table("rows", "Row-wise commands", quick=("--size-mb", "10", "--runs", "1"), worst=_rows),
+    Table("retrieval", "Retrieval: 4,016 passages, 400 questions, top 3"),
+    Table("rollout", "Rollouts on the embedded model", quick=("--questions", "2"), worst=_rollout),
+]
+
+
+def main() -> int:
+    """Run the tables; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes; nothing is judged")
+    parser.add_argument("--only", choices=[table.name for table in TABLES], help="just this table")
+    asked = parser.parse_args()
+    common.OUT.mkdir(parents=True, exist_ok=True)
+    parts, missed = ["# Speed\n\nMade by `make bench`. Ratios within a table count, not the numbers.\n"], []
+    for table in TABLES:
+        if asked.only not in (None, table.name):
+            continue
+        records = _records(table, quick=asked.quick)
+        parts.append(f"## {table.title}\n\n{common.markdown(records)}\n")
+        print(parts[-1], flush=True)
+        if table.worst is not None and not asked.quick:
+            figure, target = table.worst(records)
+            if figure > target:
+                line = f"{table.name}: {figure:.2f}, target {target:.2f}"
+                parts.append(f"Short of the target: {line}\n")
+                print(parts[-1], flush=True)
+            if figure > target * GROSS:
+                missed.append(table.name)
+    (common.OUT / "speed.md").write_text("\n".join(parts))
+    return 1 if missed else 0
+
+
+def _records(table: Table, *, quick: bool) -> Records:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "records.json"
+        arguments = table.quick if quick else table.arguments
+        script = str(Path(__file__).with_name(f"{table.name}.py"))
+        subprocess.run([sys.executable, script, *arguments, "--json", str(path)], check=True, stdout=subprocess.DEVNULL)
+        records: Records = json.loads(path.read_text())
+        return records
+
+
+if __name__ == "__main__":
+    sys.exit(main())
