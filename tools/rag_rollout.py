@@ -172,6 +172,11 @@ An id and a sample determine a trajectory's seed, so order, batches, shards and 
     help="With --closed-book: longest answer, in tokens.",
 )
 @click.option(
+    "--timings",
+    is_flag=True,
+    help="Record how long each search took and whether it was in the cache. Two runs then differ in these.",
+)
+@click.option(
     "--policy",
     type=click.Path(path_type=Path),
     metavar="DIR",

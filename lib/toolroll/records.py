@@ -80,8 +80,8 @@ class Turn(Record, kw_only=True, frozen=True):
     n_context_tokens: Annotated[Count, _is("Tokens injected after it.")] = 0
     truncated: Annotated[bool, _is("Whether passages were cut to the token budget.")] = False
     neutralised: Annotated[int, _is("Tags inside passages that were made harmless.")] = 0
-    cached: Annotated[bool, _is("Whether the search came from the cache.")] = False
-    ms: Annotated[float, _is("How long the search took, in milliseconds.")] = 0.0
+    cached: Annotated[bool | None, _is("Whether the search came from the cache (rag-rollout --timings).")] = None
+    ms: Annotated[float | None, _is("How long the search took, in milliseconds (rag-rollout --timings).")] = None
     closed_book: Annotated[
         ClosedBook | None, _is("The policy's answer to the query alone (rag-rollout --closed-book).")
     ] = None

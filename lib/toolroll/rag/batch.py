@@ -142,6 +142,7 @@ class Batch:
             context_tokens=options["context_tokens"],
             prompt_tokens=options["prompt_tokens"],
             stop_on_invalid=options["on_invalid"] == "stop",
+            timings=options["timings"],
         )
         rollout = Rollout(
             self.protocol,

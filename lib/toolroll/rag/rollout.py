@@ -27,7 +27,10 @@ from toolroll.run.seeds import record_seed
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The caps of a rollout, in tokens where nothing else is said; the paper's training values are the defaults."""
+    """The caps of a rollout, in tokens where nothing else is said; the paper's training values are the defaults.
+
+    `timings`: also record what differs from run to run, how long a search took and whether it was in the cache.
+    """
 
     max_searches: int = 4
     topk: int = 3
@@ -35,6 +38,7 @@ class Limits:
     context_tokens: int = 500
     prompt_tokens: int = 2048
     stop_on_invalid: bool = False
+    timings: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,18 +208,18 @@ class Rollout:
         """Write the passages of a search into the response."""
         shown = self._render(found.hits)
         pending = self._inject(self.protocol.wrap(shown.text or NO_HITS))
-        self.turns.append(
-            {
-                "query": query,
-                "hits": [{name: hit.get(name) for name in ("id", "title", "text", "score")} for hit in found.hits],
-                "n_gen_tokens": len(completion.ids or ()),
-                "n_context_tokens": len(pending[1] or ()),
-                "truncated": shown.truncated,
-                "neutralised": shown.neutralised,
-                "cached": bool(found.hits) and all(hit.get("cached", False) for hit in found.hits),
-                "ms": round(found.ms, 3),
-            }
-        )
+        turn = {
+            "query": query,
+            "hits": [{name: hit.get(name) for name in ("id", "title", "text", "score")} for hit in found.hits],
+            "n_gen_tokens": len(completion.ids or ()),
+            "n_context_tokens": len(pending[1] or ()),
+            "truncated": shown.truncated,
+            "neutralised": shown.neutralised,
+        }
+        if self.limits.timings:
+            turn["cached"] = bool(found.hits) and all(hit.get("cached", False) for hit in found.hits)
+            turn["ms"] = round(found.ms, 3)
+        self.turns.append(turn)
         return pending
 
     def _render(self, hits: list[Hit]) -> Rendered:

@@ -100,7 +100,19 @@ def _endings():
     conclude = "x</conclusion>\n</step>\n</think>\n<answer>" + answer
     stepped = "</conclusion>\n</step>\n<step>\n    <reasoning>" + search
     chosen = "x</reasoning>\n    <conclusion>" + conclude
-    for full in (chosen, chosen[1:], search, search[1:], "x</search>", "</search>", conclude, conclude[1:], stepped, "x" + stepped, answer):
+    for full in (
+        chosen,
+        chosen[1:],
+        search,
+        search[1:],
+        "x</search>",
+        "</search>",
+        conclude,
+        conclude[1:],
+        stepped,
+        "x" + stepped,
+        answer,
+    ):
         yield from (full[i:] for i in range(len(full)))
 
 

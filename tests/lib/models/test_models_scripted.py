@@ -74,7 +74,9 @@ def test_a_script_in_a_file(tmp_path):
     assert "no line of" in str(reply(engine, "else", key=4))
 
 
-@pytest.mark.parametrize("line", ["{", '{"match": "("}', '{"match": "(", "reply": "x"}', '{"match": "a", "reply": 3}', "[]"])
+@pytest.mark.parametrize(
+    "line", ["{", '{"match": "("}', '{"match": "(", "reply": "x"}', '{"match": "a", "reply": 3}', "[]"]
+)
 def test_a_bad_line_is_named(tmp_path, line):
     path = tmp_path / "script.jsonl"
     path.write_text('{"match": "a", "reply": "b"}\n' + line + "\n")

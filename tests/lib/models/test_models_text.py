@@ -62,7 +62,9 @@ def test_equals_generate_of_transformers(family):
     ids = prompts(23)[0]
     (completion,) = run(HFEngine(family.loaded), asks([ids], greedy(24))).values()
     family.plain.generation_config.eos_token_id = None
-    wanted = family.plain.generate(torch.tensor([ids]), attention_mask=torch.ones(1, 23), max_new_tokens=24, do_sample=False)
+    wanted = family.plain.generate(
+        torch.tensor([ids]), attention_mask=torch.ones(1, 23), max_new_tokens=24, do_sample=False
+    )
     assert completion.ids == tuple(wanted[0, 23:].tolist())
 
 
