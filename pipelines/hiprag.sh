@@ -15,7 +15,7 @@ out=${OUT:-demo-out}
 
 mkdir -p "$out"
 if [ ! -d "$out/index" ]; then
-  rag-index "$data/corpus.jsonl.gz" "$out/index"
+  rag-index "$data/corpus.jsonl.gz" "$out/index" > "$out/index.json"
 fi
 if [ ! -f "$out/questions.jsonl" ]; then
   head -n "$questions" "$data/questions.jsonl" > "$out/questions.jsonl"
@@ -25,7 +25,7 @@ fi
 # well-formed steps. --closed-book also asks it each query without the passages, which is what the
 # over-search judge compares with.
 rag-rollout "$out/questions.jsonl" --model "$model" --retriever "bm25:$out/index" --topk 2 \
-  --constrain --field-tokens 40 --max-steps 3 --max-searches 2 --context-tokens 200 \
+  --constrain --field-tokens 32 --max-steps 2 --max-searches 1 --context-tokens 250 \
   --temperature 0 --closed-book --closed-book-tokens 48 \
   --output "$out/rollouts.jsonl" --resume
 

@@ -61,7 +61,7 @@ _READS = msgspec.defstruct(
     help="What `cem` is the mean of: one of step-reward's rules, or reward: what step-reward found (its A).",
 )
 @offers_table
-def main(rows: Rows[Any], *, match: str) -> Iterator[dict[str, Any]]:
+def main(rows: Rows[Any], *, match: str, table: bool) -> Iterator[dict[str, Any]]:
     """Sum up trajectories: right answers, over- and under-searching, searches, format, reward.
 
     Reads what step-parse and step-reward write; prints a row for each `data_source` and one for `all`.
@@ -100,12 +100,32 @@ def main(rows: Rows[Any], *, match: str) -> Iterator[dict[str, Any]]:
     for record in tally.report():
         source = record["data_source"]
         total, count = (totals[source], counts[source]) if source is not None else _overall(totals, counts)
-        yield {
+        record = {
             **record,
             "data_source": "all" if source is None else source,
             "reward": total / count if count else None,
             "n_rewarded": count,
         }
+        yield _for_people(record) if table else record
+
+
+def _for_people(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as a row of the table: each figure with what it was made from in brackets."""
+
+    def told(name: str, made_from: str) -> str:
+        return "-" if record[name] is None else f"{record[name]:.3f} ({made_from})"
+
+    return {
+        "data_source": record["data_source"],
+        "questions": record["n_questions"],
+        "cem": told("cem", f"n={record['n_scored']}"),
+        "osr": told("osr", f"{record['n_over']}/{record['n_search']}"),
+        "usr": told("usr", f"{record['n_under']}/{record['n_nonsearch']}"),
+        "unknown": record["n_unknown"],
+        "searches": told("searches_per_question", f"n={record['n_questions']}"),
+        "valid": told("valid_frac", f"{record['n_valid']}/{record['n_rows']}"),
+        "reward": told("reward", f"n={record['n_rewarded']}"),
+    }
 
 
 def _is_valid(row: Any) -> bool:

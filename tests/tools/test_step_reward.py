@@ -422,8 +422,8 @@ def test_stats_table_and_what_it_refuses(run, capfd):
     (run.folder / "in.jsonl").write_text(json.dumps(row))
     assert step_stats.run(["--table", str(run.folder / "in.jsonl")]) == 0
     head, line = capfd.readouterr().out.splitlines()
-    assert head.split()[:4] == ["data_source", "n_rows", "n_questions", "cem"]
-    assert line.split()[:4] == ["all", "1", "1", "1.000"]
+    assert head.split()[:4] == ["data_source", "questions", "cem", "osr"]
+    assert line.split()[:4] == ["all", "1", "1.000", "(n=1)"]
     assert run(step_stats, [{"id": 1}]) == []
     assert run.code == 1
     assert run(step_stats, [{"id": 1, "steps": []}]) == []

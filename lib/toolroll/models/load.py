@@ -160,7 +160,7 @@ def _one_line_errors(place: str) -> Iterator[None]:
 
 
 def _whole(loaded: tuple[Any, dict[str, Any]]) -> Any:
-    """The model, if every weight of it was found: transformers would go on with random numbers in place of the others."""
+    """The model, if every weight of it was found: transformers would put random numbers in place of the others."""
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise ValueError(f"{len(missing)} of its weights are missing, among them {missing[0]}")

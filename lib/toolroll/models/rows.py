@@ -70,8 +70,8 @@ class RowTable:
         row = self._choose(source if known else None)
         if row is None:
             return None
+        self.reserve(known)
         if known and row != source:
-            self.reserve(known)
             self.slots.copy(source, row, known)
         evicted = self._owners[row]
         if evicted is not None:

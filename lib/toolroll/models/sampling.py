@@ -32,7 +32,8 @@ def sample(
     """Draw one token a row: its id, and log softmax(logits / temperature) of it before anything is cut away.
 
     `counts[i]` is the number of tokens row i has drawn since its seed began. `allowed[i]` [<= V] forbids tokens where
-    false and past its end; top-k, then top-p work on what it leaves. A greedy row (temperature 0) takes the most probable allowed token.
+    false and past its end; top-k, then top-p work on what it leaves. A greedy row (temperature 0) takes the most
+    probable allowed token.
     """
     if not settings:
         return [], []

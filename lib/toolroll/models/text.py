@@ -274,7 +274,7 @@ class HFEngine:
         self._done.append((line.key, result))
 
     def _shrink(self) -> None:
-        """Memory ran out: forget everything read and go on with half the batch, or without a sequence too long for it."""
+        """Memory ran out: forget everything read, go on with half the batch, or without a sequence too long for it."""
         self._rows.clear()
         gc.collect()
         if self._device.is_cuda:

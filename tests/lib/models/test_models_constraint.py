@@ -24,10 +24,10 @@ STEP = (
 )
 WHOLE = re.compile(rf"\n<think>\n(?:{STEP})+</think>\n<answer>{FREE}</answer>", re.DOTALL)
 WORDS = (
-    b"</", b"</reason", b"ing>", b"ing>\n   ", b">\n", b"\n    <", b"    ", b"<conclusion>", b" <search>Who", b"search>",
-    b"</conclusion>\n</step>\n<", b"step>\n    <reasoning> so", b"step>", b"/think", b"think>\n<answer>", b"<answer>42",
-    b"</answer>", b"</answer>\n", b"</search>", b"</search>\n    <", b" the", b"\xc2\xa0", b"\xe3\x80\x80", b"\xe3\x80",
-    b"a < b", b"x</reasoning>\n    <conclusion>y", b"  ", b"?</",
+    b"</", b"</reason", b"ing>", b"ing>\n   ", b">\n", b"\n    <", b"    ", b"<conclusion>", b" <search>Who",
+    b"search>", b"</conclusion>\n</step>\n<", b"step>\n    <reasoning> so", b"step>", b"/think", b"think>\n<answer>",
+    b"<answer>42", b"</answer>", b"</answer>\n", b"</search>", b"</search>\n    <", b" the", b"\xc2\xa0",
+    b"\xe3\x80\x80", b"\xe3\x80", b"a < b", b"x</reasoning>\n    <conclusion>y", b"  ", b"?</",
 )  # fmt: skip
 
 
@@ -86,11 +86,11 @@ def test_limits_are_reached_not_just_kept():
 
 def reading(text):
     """Whether `text` may begin a reply under the form, read character by character with a regular expression."""
-    fields = {"reasoning": "reasoning", "conclusion": "conclusion", "search": "search", "answer": "answer"}
-    free = {name: rf"[^<]*[^<\s][^<]*</{name}>" for name in fields}
+    free = {name: rf"[^<]*[^<\s][^<]*</{name}>" for name in ("reasoning", "conclusion", "search", "answer")}
+    search = rf"{free['reasoning']}\n    <search>{free['search']}"
     step = rf"{free['reasoning']}\n    <conclusion>{free['conclusion']}\n</step>\n"
-    whole = rf"(?:{step}<step>\n    <reasoning>)*(?:{free['reasoning']}\n    <search>{free['search']}|{step}</think>\n<answer>{free['answer']})"
-    endings = ("", "x", *(f"{tail}" for tail in _endings()))
+    whole = rf"(?:{step}<step>\n    <reasoning>)*(?:{search}|{step}</think>\n<answer>{free['answer']})"
+    endings = ("", "x", *_endings())
     return any(re.fullmatch(whole, text + ending, re.DOTALL) for ending in endings)
 
 
@@ -119,8 +119,9 @@ def _endings():
 @pytest.mark.parametrize(
     "written",
     [
-        "", " \n", "a", "a</", "a</reasoning>", "a</reasoning>\n   ", "a</reasoning>\n    <", "a</reasoning>\n    <search>",
-        "a</reasoning>\n    <search> q", "a</reasoning>\n    <conclusion>o</conclusion>\n</step>\n<",
+        "", " \n", "a", "a</", "a</reasoning>", "a</reasoning>\n   ", "a</reasoning>\n    <",
+        "a</reasoning>\n    <search>", "a</reasoning>\n    <search> q",
+        "a</reasoning>\n    <conclusion>o</conclusion>\n</step>\n<",
         "a</reasoning>\n    <conclusion>o</conclusion>\n</step>\n</think>\n<answer>", "\u00a0", "\u3000\u3000",
     ],
 )  # fmt: skip
