@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from toolroll.cli import command
 from toolroll.records import Passage, view
-from toolroll.run.loop import Rows
+
+if TYPE_CHECKING:
+    from toolroll.run.loop import Rows
 
 EXAMPLES = """
   BM25 over a corpus of JSON lines, then search it:

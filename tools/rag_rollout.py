@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from toolroll.cli import command, uses_model, uses_seed
-from toolroll.io.rows import Row
 from toolroll.models.options import ModelOptions
 from toolroll.records import Question, Trajectory, field_types, view
-from toolroll.run.log import Log
-from toolroll.run.loop import Rows
-from toolroll.run.signals import StopFlag
+
+if TYPE_CHECKING:
+    from toolroll.io.rows import Row
+    from toolroll.run.log import Log
+    from toolroll.run.loop import Rows
+    from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
   Answer questions with the embedded model and a BM25 index:

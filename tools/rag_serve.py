@@ -5,11 +5,15 @@ Protocols: toolroll.rag.serve.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from toolroll.cli import command
-from toolroll.run.log import Log
-from toolroll.run.signals import StopFlag
+
+if TYPE_CHECKING:
+    from toolroll.run.log import Log
+    from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
   Serve an index where Search-R1 and verl look for it, and ask it:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolroll.cli import command, each
-from toolroll.io.rows import Row
 from toolroll.records import Parsed, Trajectory, field_types, view
 
 if TYPE_CHECKING:
+    from toolroll.io.rows import Row
     from toolroll.rag.parse import Strictness
 
 EXAMPLES = """

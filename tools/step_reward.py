@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from toolroll.cli import command, uses_model, uses_seed
-from toolroll.io.rows import Row
 from toolroll.models.options import ModelOptions
 from toolroll.records import FormatProblem, Id, Parsed, Reward, Step, Turn, view
-from toolroll.run.log import Log
-from toolroll.run.loop import Rows
+
+if TYPE_CHECKING:
+    from toolroll.io.rows import Row
+    from toolroll.run.log import Log
+    from toolroll.run.loop import Rows
 
 EXAMPLES = """
   Rewards without any model; steps without a search are looked up in an index:

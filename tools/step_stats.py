@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -15,7 +15,9 @@ import msgspec
 from toolroll.cli import command, offers_table
 from toolroll.errors import RowError
 from toolroll.records import Id, Reward, Scored, Step, view
-from toolroll.run.loop import Rows
+
+if TYPE_CHECKING:
+    from toolroll.run.loop import Rows
 
 EXAMPLES = """
   A table of scored rollouts, a row a data set and one over all:

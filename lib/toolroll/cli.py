@@ -15,18 +15,19 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import fields as dataclass_fields
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from toolroll import __version__
 from toolroll.errors import FAILED, INTERRUPTED, OK, STOPPED, USAGE, Stopped, ToolrollError, UsageError
-from toolroll.run import loop
+from toolroll.run.contract import Contract, OutputClosed, Settings, each
 from toolroll.run.log import DEBUG, Log
-from toolroll.run.loop import each
-from toolroll.run.manifest import Manifest
-from toolroll.run.signals import StopFlag
+
+if TYPE_CHECKING:
+    from toolroll.run.manifest import Manifest
+    from toolroll.run.signals import StopFlag
 
 F = TypeVar("F", bound=Callable[..., Any])
 __all__ = ["Tool", "command", "each", "offers_table", "option_group", "uses_model", "uses_seed"]
@@ -68,7 +69,7 @@ class Tool(click.Command):
         self,
         name: str,
         function: Callable[..., Any],
-        contract: loop.Contract,
+        contract: Contract,
         *,
         adds: dict[str, Any],
         system: str,
@@ -138,7 +139,7 @@ class Tool(click.Command):
                 return STOPPED
             log.error(error.why, error.place)
             return error.exit_code
-        except (loop.OutputClosed, BrokenPipeError):
+        except (OutputClosed, BrokenPipeError):
             _die_of_sigpipe()
         except KeyboardInterrupt:
             return INTERRUPTED
@@ -158,6 +159,9 @@ class Tool(click.Command):
         return OK
 
     def _call(self, **values: Any) -> None:
+        from toolroll.run.manifest import Manifest
+        from toolroll.run.signals import StopFlag
+
         context = click.get_current_context()
         log: Log = context.obj
         if values.pop("show_config"):
@@ -174,7 +178,7 @@ class Tool(click.Command):
             self._run(values, settings, log, stop, manifest)
 
     def _run(
-        self, values: dict[str, Any], settings: loop.Settings, log: Log, stop: StopFlag, manifest: Manifest | None
+        self, values: dict[str, Any], settings: Settings, log: Log, stop: StopFlag, manifest: Manifest | None
     ) -> None:
         own = self._own_values(values, {"log": log, "stop": stop, "manifest": manifest})
         if self.contract.reads is None:
@@ -185,7 +189,9 @@ class Tool(click.Command):
         if settings.inputs in ((), ("-",)) and _stdin_is_terminal():
             log.note("reading from the terminal; end with Ctrl-D, or name a file")
         log.start_bar(None)
-        run = loop.Run(self.contract, settings, log=log, stop=stop, manifest=manifest)
+        from toolroll.run.loop import Run
+
+        run = Run(self.contract, settings, log=log, stop=stop, manifest=manifest)
         try:
             run.execute(lambda rows: self.function(rows, **own))
         finally:
@@ -205,7 +211,7 @@ class Tool(click.Command):
         own.update({name: service for name, service in services.items() if name in wanted})
         return own
 
-    def _settings(self, values: dict[str, Any], log: Log) -> loop.Settings:
+    def _settings(self, values: dict[str, Any], log: Log) -> Settings:
         from toolroll.io.shard import parse_shard
 
         shard = parse_shard(values["shard"], os.environ) if values.get("shard") is not None else None
@@ -213,7 +219,7 @@ class Tool(click.Command):
             log.shard = str(shard)
             if values["shard"] == "slurm":
                 log.note(f"slurm: this is shard {shard}")
-        wanted = {field.name for field in dataclass_fields(loop.Settings)}
+        wanted = {field.name for field in dataclass_fields(Settings)}
         known = {name: value for name, value in values.items() if name in wanted}
         known["inputs"] = tuple(values.get("files", ()))
         known["shard"] = shard
@@ -224,7 +230,7 @@ class Tool(click.Command):
             raise UsageError("needs an output file (-o)", place="--resume")
         if known["group_by"] and shard is None:
             raise UsageError("goes with --shard", place="--group-by")
-        return loop.Settings(**known)
+        return Settings(**known)
 
     # --- help
 
@@ -286,11 +292,11 @@ def command(
 
     It may also name `log` (messages), `stop` (was the run asked to stop?) and `manifest` among its
     parameters. `system` is the paper's system it belongs to. `adds` maps the fields it adds to rows
-    to their types. The rest: see `loop.Contract`.
+    to their types. The rest: see `Contract`.
     """
 
     def decorate(function: Callable[..., Any]) -> Tool:
-        contract = loop.Contract(reads, adds or {}, key, reducer, slow, expands)
+        contract = Contract(reads, adds or {}, key, reducer, slow, expands)
         return Tool(name, function, contract, adds=adds or {}, system=system, epilog=epilog)
 
     return decorate
@@ -345,7 +351,7 @@ def _files_argument() -> click.Argument:
     )
 
 
-def _standard_options(contract: loop.Contract) -> list[click.Option]:
+def _standard_options(contract: Contract) -> list[click.Option]:
     files, rows, logs = "Input and output", "Records", "Common options"
     options: list[click.Option] = []
     if contract.reads is not None:

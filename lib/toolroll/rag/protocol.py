@@ -16,8 +16,8 @@ from dataclasses import dataclass
 _HIPRAG = """\
 Answer the question in steps. All steps stand in one <think> block; the answer follows it.
 A step begins with its <reasoning>: what is needed next. If that is a fact to look up, a <search> with a query \
-follows, and the passages found come back in <context>. If it is known already, there is no search. A step ends with its \
-<conclusion>: what it established. Take as many steps as the question needs.
+follows, and the passages found come back in <context>. If it is known already, there is no search. A step ends \
+with its <conclusion>: what it established. Take as many steps as the question needs.
 After </think>, the <answer> holds the final answer alone, a few words.
 
 An example.

@@ -7,8 +7,7 @@ to a row that cannot be processed; no command does any of that itself.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -21,7 +20,6 @@ from toolroll.io.rows import (
     PassedRow,
     Row,
     Shape,
-    clean,
     finite,
     holds_floats,
     is_error_row,
@@ -30,51 +28,13 @@ from toolroll.io.rows import (
     row_decoder,
     unknown_field,
 )
-from toolroll.io.shard import Shard
+from toolroll.run.contract import Contract, OutputClosed, Settings
 from toolroll.run.log import Log
 from toolroll.run.manifest import Manifest
 from toolroll.run.signals import StopFlag
 
 V = TypeVar("V")
 SHOWN_ERRORS = 20  #: bad rows told one by one; the rest are counted
-
-
-class OutputClosed(Exception):
-    """Whoever read our output went away."""
-
-
-@dataclass(frozen=True, slots=True)
-class Contract:
-    """What a command promises about its rows.
-
-    `reads` is the view of an input row, `adds` the fields it adds with their types. `key` names the fields
-    that identify an output row. A `reducer` gives a result about all rows rather than rows. A command
-    that is `slow` hands on each row as it is made. One that `expands` makes several rows of one.
-    """
-
-    reads: type | None
-    adds: Mapping[str, Any] = field(default_factory=dict)
-    key: tuple[str, ...] = ("id", "sample")
-    reducer: bool = False
-    slow: bool = False
-    expands: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The options of a run that every command has."""
-
-    inputs: tuple[str, ...] = ()
-    output: str | None = None
-    errors: str | None = None
-    resume: bool = False
-    line_buffered: bool = False
-    on_error: str = "stop"
-    max_errors: int | None = None
-    strict: bool = False
-    shard: Shard | None = None
-    group_by: tuple[str, ...] = ()
-    table: bool = False
 
 
 class Rows(Generic[V]):
@@ -399,21 +359,9 @@ def _take_one(counter: Counter[tuple[bytes, ...]], key: tuple[bytes, ...]) -> bo
     return True
 
 
-def each(rows: Iterable[Row[V]], function: Callable[[Row[V]], Row[V]]) -> Iterator[Row[V]]:
-    """`function` of every row; where it raises RowError, that row fails and the run goes on."""
-    for row in rows:
-        try:
-            yield function(row)
-        except RowError as error:
-            yield row.fail(clean(error.why))
-
-
 def _refuse_unknown(line: bytes, place: str) -> None:
     from toolroll.records import field_names
 
     complaint = unknown_field(line, field_names())
     if complaint is not None:
         raise RowError(complaint, place=place)
-
-
-__all__ = ["Contract", "OutputClosed", "Rows", "Run", "Settings", "each"]

@@ -1,7 +1,7 @@
 """One file a command. In a source tree these files live in `tools/` at its top; in a wheel, here."""
 
-from pathlib import Path
+from os import path as _path
 
-_source_tree = Path(__file__).resolve().parents[3]
-if (_source_tree / "pyproject.toml").is_file() and (_source_tree / "tools").is_dir():
-    __path__.append(str(_source_tree / "tools"))
+_source_tree = _path.dirname(_path.dirname(_path.dirname(_path.dirname(_path.realpath(__file__)))))
+if _path.isfile(f"{_source_tree}/pyproject.toml") and _path.isdir(f"{_source_tree}/tools"):
+    __path__.append(f"{_source_tree}/tools")

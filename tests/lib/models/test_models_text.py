@@ -132,6 +132,20 @@ def test_a_common_instruction_is_read_once_and_remembered(family):
     assert engine.usage.prefilled == 60 + 9 + 14 + 6 + 11 + 8
 
 
+def test_a_prompt_read_in_part_is_a_prefix_only_that_far(family):
+    engine = HFEngine(family.loaded, chunk=8)
+    ids = prompts(20)[0]
+    engine.submit("first", Generate("", ids, greedy(4)))
+    engine.poll()
+    done = {}
+    engine.submit("second", Generate("", ids, greedy(4)))
+    while len(done) < 2:
+        done |= dict(engine.poll())
+    assert engine.usage.reused == 8
+    check(family, done["first"], ids)
+    check(family, done["second"], ids)
+
+
 def test_long_prompts_are_read_in_pieces_while_others_write(tiny):
     model = tiny("mistral")
     engine = HFEngine(model.loaded, chunk=7)
@@ -145,6 +159,22 @@ def test_long_prompts_are_read_in_pieces_while_others_write(tiny):
     assert [key for key, _ in done] == ["short", "long"]
     check(model, done[0][1], short)
     check(model, done[1][1], long)
+
+
+def test_sequences_that_wait_keep_what_they_read_when_rows_are_exchanged(family):
+    engine = HFEngine(family.loaded, batch=4)
+    texts = prompts(9, 26, 14, 33)
+    for i, ids in enumerate(texts):
+        engine.submit(i, Generate("", ids, greedy(1 if i < 3 else 12)))  # the last one is left alone, and moves
+    done = {}
+    while len(done) < 4:
+        done |= dict(engine.poll())
+    again = prompts(4, 3, 6, 5, seed=8)
+    second = run(engine, asks(again, greedy(6)))
+    for i, ids in enumerate(texts):
+        check(family, done[i], ids)
+        check(family, second[i], ids + done[i].ids + again[i])
+    assert engine.usage.prefilled == sum(map(len, texts + again))
 
 
 def test_sequences_that_lost_their_row_are_read_again(tiny):

@@ -1,0 +1,62 @@
+"""What a command promises, what a run is asked to do, and how a row fails: light enough for `--help`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from toolroll.errors import RowError
+
+if TYPE_CHECKING:
+    from toolroll.io.rows import Row
+    from toolroll.io.shard import Shard
+
+V = TypeVar("V")
+
+
+class OutputClosed(Exception):
+    """Whoever read our output went away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What a command promises about its rows.
+
+    `reads` is the view of an input row, `adds` the fields it adds with their types. `key` names the fields
+    that identify an output row. A `reducer` gives a result about all rows rather than rows. A command
+    that is `slow` hands on each row as it is made. One that `expands` makes several rows of one.
+    """
+
+    reads: type | None
+    adds: Mapping[str, Any] = field(default_factory=dict)
+    key: tuple[str, ...] = ("id", "sample")
+    reducer: bool = False
+    slow: bool = False
+    expands: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options of a run that every command has."""
+
+    inputs: tuple[str, ...] = ()
+    output: str | None = None
+    errors: str | None = None
+    resume: bool = False
+    line_buffered: bool = False
+    on_error: str = "stop"
+    max_errors: int | None = None
+    strict: bool = False
+    shard: Shard | None = None
+    group_by: tuple[str, ...] = ()
+    table: bool = False
+
+
+def each(rows: Iterable[Row[V]], function: Callable[[Row[V]], Row[V]]) -> Iterator[Row[V]]:
+    """`function` of every row; where it raises RowError, that row fails and the run goes on."""
+    for row in rows:
+        try:
+            yield function(row)
+        except RowError as error:
+            yield row.fail(error.why)
