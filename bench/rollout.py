@@ -3,10 +3,11 @@
     python bench/rollout.py [--questions 32] [--json FILE]
 
 Both run the embedded model in float32 on the same questions, with the same retriever, prompt, caps and greedy
-decoding. The peer works as Search-R1's training loop does: in each turn it decodes the texts so far, tokenizes them, pads them on
-the left, generates for all that are still going, cuts after the first stop string, searches for all of them at once, and
-appends the passages. It has stop criteria of transformers, which Search-R1's loop does not: without them it would write
-every turn to its cap. Tokens counted are those the model wrote and that stand in a trajectory. One untimed warm-up each.
+decoding. The peer works as Search-R1's training loop does: in each turn it decodes the texts so far, tokenizes them,
+pads them on the left, generates for all that are still going, cuts after the first stop string, searches for all of
+them at once, and appends the passages. It has stop criteria of transformers, which Search-R1's loop does not: without
+them it would write every turn to its cap. Tokens counted are those the model wrote and that stand in a trajectory. One
+untimed warm-up each.
 """
 
 from __future__ import annotations

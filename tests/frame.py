@@ -177,7 +177,11 @@ def own(name: str) -> Command:
 
 def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     """The environment of every process: nothing of the user's settings, and the source tree."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TOOLROLL_", "SLURM_"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name == "TOOLROLL_HOME" or not name.startswith(("TOOLROLL_", "SLURM_"))
+    }
     path = f"{BIN}{os.pathsep}{kept.get('PATH', '')}"
     settings = {"PATH": path, "PYTHONPATH": str(ROOT / "lib"), "COLUMNS": "80", "LC_ALL": "C.UTF-8"}
     return {**kept, **settings, **(extra or {})}

@@ -12,6 +12,7 @@ Its own choice of the best k leaves ties to chance, so ours is used (`top_k`).
 """
 
 import re
+import sys
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -81,7 +82,7 @@ def build_bm25(
     One pass over the passages; memory grows with the number of words (about 40 bytes each at the peak).
     ToolrollError when there is nothing to index or the folder is taken (see `new_index`).
     """
-    import bm25s
+    bm25s = _library()
 
     settings = settings or Bm25Settings()
     words = tokenizer(settings)
@@ -98,6 +99,22 @@ def build_bm25(
         engine.index((ids, vocabulary), create_empty_token=False, show_progress=False)
         engine.save(folder / "bm25", show_progress=False)
     return manifest
+
+
+def _library() -> Any:
+    """bm25s without numba, which it would import if it is there, for a way of searching not used here.
+
+    That import takes a second, and vLLM's CPU build fails to start in a process that has it.
+    """
+    absent = "numba" not in sys.modules
+    if absent:
+        sys.modules["numba"] = None  # type: ignore[assignment]
+    try:
+        import bm25s
+    finally:
+        if absent:
+            del sys.modules["numba"]
+    return bm25s
 
 
 def _indexed(passage: Passage) -> str:
@@ -147,7 +164,7 @@ def _settings(stored: dict[str, Any], directory: Path) -> Bm25Settings:
 
 def _load(folder: Path) -> Any:
     """The bm25s engine saved in `folder`, its arrays memory-mapped (as plain arrays: memmap's are slow to slice)."""
-    import bm25s
+    bm25s = _library()
 
     try:
         engine = bm25s.BM25.load(folder, mmap=True)
