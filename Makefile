@@ -31,7 +31,7 @@ test: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/codespell README.md PAPERS.md CONTRIBUTING.md CHANGELOG.md docs lib tools tests pipelines
+	$(BIN)/codespell README.md PAPERS.md CONTRIBUTING.md CHANGELOG.md docs lib tools tests pipelines bench
 
 types: install
 	$(BIN)/mypy lib tools

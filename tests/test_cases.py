@@ -34,6 +34,8 @@ def observed(case: Path, scratch: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.parent.name}/{case.name}")
 def test_case(case, tmp_path):
+    if "jq " in (case / "cmd").read_text() and shutil.which("jq") is None:
+        pytest.skip("jq is not installed")
     found = observed(case, tmp_path)
     for name in EXPECTED:
         assert found[name].decode(errors="replace") == (case / name).read_bytes().decode(errors="replace"), name
