@@ -164,33 +164,34 @@ def slot_attention(
     Without `packing` (somebody else runs the model) it is transformers' own scaled dot product attention.
     """
     if packing is None:
-        answer: tuple[Tensor, None] = sdpa_attention_forward(
+        plain: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, sliding_window=sliding_window, **extra
         )
-        return answer
+        return plain
     if any(extra.get(name) is not None for name in _UNSUPPORTED):
         raise ToolrollError("its attention uses soft caps, sinks or a position bias, which this back end has not")
     packing.seen.add(module.layer_idx)
     keys, values = packing.slots.tensors(module.layer_idx, key, value)
     steps = len(packing.step_rows)
-    out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+    answers: list[Tensor] = []  # [1, T, H, Dv] each
     if steps:
         keys[packing.rows, :, packing.past] = key[0, :, :steps].transpose(0, 1)
         values[packing.rows, :, packing.past] = value[0, :, :steps].transpose(0, 1)
-        out[0, :steps] = _attend_steps(module, query, keys, values, packing, scaling, sliding_window)
+        answers.append(_attend_steps(module, query, keys, values, packing, scaling, sliding_window)[None])
     for i, part in enumerate(packing.stretches):
         length = part.past + part.end - part.begin
         keys[part.row, :, part.past : length] = key[0, :, part.begin : part.end]
         values[part.row, :, part.past : length] = value[0, :, part.begin : part.end]
-        out[:, part.begin : part.end] = sdpa_attention_forward(
+        answer, _ = sdpa_attention_forward(
             module,
             query[:, :, part.begin : part.end],
             keys[part.row : part.row + 1, :, :length],
             values[part.row : part.row + 1, :, :length],
             packing.stretch_mask(i, sliding_window, query.dtype),
             scaling=scaling,
-        )[0]
-    return out, None
+        )
+        answers.append(answer)
+    return answers[0] if len(answers) == 1 else torch.cat(answers, 1), None
 
 
 def _attend_steps(

@@ -1,0 +1,86 @@
+"""rag-rollout on a policy directory, with tiny real models: it takes up a new version between batches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import frame
+import pytest
+
+torch = pytest.importorskip("torch")
+
+
+def publish(policy: Path, name: str, seed: int) -> None:
+    """Write a tiny Llama with weights of this seed and make it the current version."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate([*alphabet, "<eos>"])}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(alphabet) + 1,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=4096,
+        eos_token_id=len(alphabet),
+    )
+    folder = policy / name
+    LlamaForCausalLM(config).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>").save_pretrained(folder)
+    link = policy / "next"
+    link.symlink_to(name)
+    link.replace(policy / "current")
+
+
+def question(number: int) -> bytes:
+    return json.dumps({"id": f"q{number}", "question": "Where is it?"}).encode() + b"\n"
+
+
+def test_a_new_version_is_taken_up_and_named(tmp_path):
+    policy = tmp_path / "policy"
+    publish(policy, "v000001", seed=1)
+    argv = [str(frame.BIN / "rag-rollout"), "--policy", "policy", "--follow", "--retriever", "none", "--device", "cpu"]
+    caps = ["--turn-tokens", "8", "--max-searches", "1", "--on-invalid", "stop", "--max-tokens", "4000"]
+    with frame.started([*argv, *caps], cwd=tmp_path) as process:
+
+        def ask(number: int) -> dict:
+            process.stdin.write(question(number))
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+
+        first, again = ask(0), ask(1)
+        publish(policy, "v000002", seed=2)
+        second = ask(0)
+        done = frame.ended(process)
+    assert done.rc == 0, done.err
+    assert [row["policy_version"] for row in (first, again, second)] == ["v000001", "v000001", "v000002"]
+    assert first["seed"] == second["seed"]
+    assert first["logprobs"] != second["logprobs"]
+    assert len(first["response_ids"]) == len(first["loss_mask"]) == len(first["logprobs"])
+
+
+def test_a_half_written_version_is_refused(tmp_path):
+    policy = tmp_path / "policy"
+    (policy / "v000001").mkdir(parents=True)
+    (policy / "current").symlink_to("v000001")
+    argv = [str(frame.BIN / "rag-rollout"), "--policy", "policy", "--retriever", "none"]
+    done = frame.run(argv, cwd=tmp_path, stdin=question(0))
+    assert done.rc == 1
+    assert done.err.strip() == "rag-rollout: policy: `current` is not a whole model (no config.json in it)"
+
+
+def test_the_same_command_gives_the_same_bytes_and_samples_differ(tmp_path):
+    policy = tmp_path / "policy"
+    publish(policy, "v000001", seed=1)
+    argv = [str(frame.BIN / "rag-rollout"), "--policy", "policy", "--retriever", "none", "--device", "cpu"]
+    caps = ["--turn-tokens", "8", "--max-searches", "1", "--samples", "3", "--max-tokens", "4000"]
+    first, again = (frame.run([*argv, *caps], cwd=tmp_path, stdin=question(0) + question(1)) for _ in range(2))
+    assert first.rc == 0, first.err
+    assert first.out == again.out
+    assert len({row["response"] for row in first.rows}) > 1
