@@ -12,7 +12,14 @@ import frame
 import pytest
 
 HEAVY = {"torch", "transformers", "numpy", "vllm", "gsplat", "accelerate", "numba", "tqdm", "scipy", "httpx2", "gguf"}
-LIGHT = ["toolroll.cli", "toolroll.records", "toolroll.io.rows", "toolroll.io.files", "toolroll.run.loop"]
+LIGHT = [
+    "toolroll.cli",
+    "toolroll.records",
+    "toolroll.io.rows",
+    "toolroll.io.inputs",
+    "toolroll.io.outputs",
+    "toolroll.run.loop",
+]
 TOOLS = sorted((frame.ROOT / "tools").glob("*.py"))
 every_tool = pytest.mark.parametrize("tool", TOOLS, ids=lambda path: path.stem)
 

@@ -18,10 +18,9 @@ from dataclasses import fields as dataclass_fields
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
-from click.core import ParameterSource
 
-from toolroll import __version__
 from toolroll.errors import FAILED, INTERRUPTED, OK, STOPPED, USAGE, Stopped, ToolrollError, UsageError
+from toolroll.options import GroupedOption, config_text, files_argument, section_of, standard_options
 from toolroll.run.contract import Contract, OutputClosed, Settings, each
 from toolroll.run.log import DEBUG, Log
 
@@ -71,21 +70,19 @@ class Tool(click.Command):
         function: Callable[..., Any],
         contract: Contract,
         *,
-        adds: dict[str, Any],
         system: str,
         epilog: str,
     ) -> None:
         self.system = system
         self.contract = contract
-        self.added_types = adds
         self.function = function
         self.groups: dict[str, tuple[type, tuple[str, ...]]] = getattr(function, "__toolroll_groups__", {})
         self.examples: str = getattr(sys.modules[function.__module__], "EXAMPLES", "").strip("\n")
         own = list(reversed(getattr(function, "__click_params__", [])))
         if contract.reads is not None and not any(isinstance(param, click.Argument) for param in own):
-            own.insert(0, _files_argument())
+            own.insert(0, files_argument())
         help_text = (function.__doc__ or "").strip()
-        standard = _standard_options(contract)
+        standard = standard_options(contract)
         self.standard = frozenset(["files", *(str(option.name) for option in standard)])
         super().__init__(
             name,
@@ -165,7 +162,7 @@ class Tool(click.Command):
         context = click.get_current_context()
         log: Log = context.obj
         if values.pop("show_config"):
-            click.echo(_config_text(context), nl=False)
+            click.echo(config_text(context), nl=False)
             return
         log.level = DEBUG if values["verbose"] >= DEBUG else values["verbose"] - values["quiet"]
         log.json = values["log"] == "json"
@@ -261,21 +258,6 @@ class Tool(click.Command):
                     formatter.write_dl(records)
 
 
-class _Option(click.Option):
-    """An option of a group that has its own section in the help."""
-
-    def __init__(self, *args: Any, section: str = "Options", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.section = section
-
-
-def section_of(param: click.Parameter) -> str:
-    """The section of the help and the man page that a parameter belongs to."""
-    if isinstance(param, click.Argument):
-        return "Arguments"
-    return getattr(param, "section", "Common options" if "--help" in param.opts else "Options")
-
-
 def command(
     name: str,
     *,
@@ -297,7 +279,7 @@ def command(
 
     def decorate(function: Callable[..., Any]) -> Tool:
         contract = Contract(reads, adds or {}, key, reducer, slow, expands)
-        return Tool(name, function, contract, adds=adds or {}, system=system, epilog=epilog)
+        return Tool(name, function, contract, system=system, epilog=epilog)
 
     return decorate
 
@@ -335,242 +317,7 @@ def uses_model(function: F) -> F:
     """Add the options that choose and run a text model, as one `model: ModelOptions`."""
     from toolroll.models.options import ModelOptions, model_options
 
-    return option_group("model", ModelOptions, model_options(_Option))(function)
-
-
-# --- what every command has
-
-
-def _files_argument() -> click.Argument:
-    return click.Argument(
-        ["files"],
-        nargs=-1,
-        type=click.Path(),
-        metavar="[FILE]...",
-        help="JSON lines to read, in order; none or - is stdin. .gz and .zst are read too.",
-    )
-
-
-def _standard_options(contract: Contract) -> list[click.Option]:
-    files, rows, logs = "Input and output", "Records", "Common options"
-    options: list[click.Option] = []
-    if contract.reads is not None:
-        options += [
-            _Option(
-                ["-o", "--output"],
-                metavar="FILE",
-                type=click.Path(),
-                section=files,
-                help="Write here instead of stdout; the file appears when it is complete. - is stdout, {shard} the "
-                "share's number, .gz and .zst compress.",
-            ),
-            _Option(
-                ["--no-meta"],
-                is_flag=True,
-                section=files,
-                help="Do not write FILE.meta.json (command, versions, inputs, settings, counts).",
-            ),
-            _Option(["--line-buffered"], is_flag=True, section=files, help="Hand on every row at once."),
-            _Option(
-                ["--on-error"],
-                type=click.Choice(["stop", "skip", "keep"]),
-                default="stop",
-                show_default=True,
-                section=rows,
-                help="A row that cannot be processed: stop; skip it; or keep it with an `error` field, which later "
-                "commands pass on.",
-            ),
-            _Option(
-                ["-e", "--errors"],
-                metavar="FILE",
-                type=click.Path(),
-                section=rows,
-                help="Collect the rows that failed here, with the reason.",
-            ),
-            _Option(
-                ["--max-errors"],
-                type=click.IntRange(min=0),
-                metavar="N",
-                section=rows,
-                help="Give up after more than N bad rows.",
-            ),
-            _Option(
-                ["--strict"],
-                is_flag=True,
-                section=rows,
-                help="Refuse rows with a top-level field that no record of toolroll has.",
-            ),
-        ]
-        if not contract.reducer:
-            options += [
-                _Option(
-                    ["--resume"],
-                    is_flag=True,
-                    section=files,
-                    help="Go on with an unfinished FILE.part: rows whose key stands there are skipped.",
-                ),
-                _Option(
-                    ["--shard"],
-                    metavar="I/N",
-                    section=rows,
-                    help="Take only the records whose index modulo N is I (from 0). slurm reads a job array's "
-                    "environment.",
-                ),
-                _Option(
-                    ["--group-by"],
-                    metavar="FIELD,...",
-                    section=rows,
-                    help="With --shard: keep rows with the same value of FIELD in one shard.",
-                ),
-            ]
-        options.append(
-            _Option(
-                ["--schema"],
-                is_flag=True,
-                allow_from_autoenv=False,
-                is_eager=True,
-                expose_value=False,
-                callback=_print_schema,
-                section=logs,
-                help="Print the JSON Schema of the rows that are read and of the fields that are added.",
-            )
-        )
-    else:
-        options.append(_Option(["--no-meta"], is_flag=True, section=files, hidden=True, help="Write no manifest."))
-    return [
-        *options,
-        _Option(
-            ["--config"],
-            metavar="FILE",
-            type=click.Path(),
-            is_eager=True,
-            expose_value=False,
-            callback=_load_config,
-            section=logs,
-            help="Take settings from a TOML file: at its top level, or in a table named after the command.",
-        ),
-        _Option(
-            ["--show-config"],
-            is_flag=True,
-            allow_from_autoenv=False,
-            section=logs,
-            help="Print the settings in force and where each comes from, and exit.",
-        ),
-        _Option(["-q", "--quiet"], is_flag=True, section=logs, help="Say only errors."),
-        _Option(["-v", "--verbose"], count=True, section=logs, help="Say more; twice: with tracebacks."),
-        _Option(
-            ["--log"],
-            type=click.Choice(["text", "json"]),
-            default="text",
-            show_default=True,
-            section=logs,
-            help="Messages on stderr as text or as one JSON object a line.",
-        ),
-        _Option(
-            ["--json"],
-            "version_json",
-            is_flag=True,
-            allow_from_autoenv=False,
-            is_eager=True,
-            expose_value=False,
-            hidden=True,
-            callback=_remember_json,
-            help="With --version.",
-        ),
-        _Option(
-            ["--version"],
-            is_flag=True,
-            allow_from_autoenv=False,
-            expose_value=False,
-            is_eager=True,
-            callback=_print_version,
-            section=logs,
-            help="Print the version and exit; with --json also those of packages, CUDA and devices.",
-        ),
-    ]
-
-
-def _remember_json(_context: click.Context, _param: click.Parameter, value: bool) -> None:
-    if value and "--version" not in sys.argv:
-        raise click.UsageError("--json goes with --version")
-
-
-def _print_version(context: click.Context, _param: click.Parameter, value: bool) -> None:
-    if not value or context.resilient_parsing:
-        return
-    if "--json" in sys.argv:
-        import json
-
-        from toolroll.run.manifest import environment
-
-        click.echo(json.dumps({"command": context.info_name, "toolroll": __version__, **environment()}))
-    else:
-        click.echo(f"{context.info_name} (toolroll) {__version__}")
-    context.exit()
-
-
-def _print_schema(context: click.Context, _param: click.Parameter, value: bool) -> None:
-    if not value or context.resilient_parsing:
-        return
-    from toolroll.records import schema_text
-
-    tool = context.command
-    assert isinstance(tool, Tool)
-    click.echo(schema_text(tool.contract.reads, tool.added_types))
-    context.exit()
-
-
-def _load_config(context: click.Context, _param: click.Parameter, path: str | None) -> None:
-    if path is None:
-        return
-    import tomllib
-
-    try:
-        with open(path, "rb") as file:
-            data = tomllib.load(file)
-    except OSError as error:
-        raise UsageError(error.strerror or str(error), place=path) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"not TOML: {error}", place=path) from error
-    shared = {name.replace("-", "_"): value for name, value in data.items() if not isinstance(value, dict)}
-    table = data.get(str(context.info_name), {})
-    if not isinstance(table, dict):
-        raise UsageError(f"{context.info_name} is not a table", place=path)
-    own = {name.replace("-", "_"): value for name, value in table.items()}
-    known = {param.name for param in context.command.get_params(context)}
-    for name in own:
-        if name not in known:
-            raise UsageError(f"[{context.info_name}] has no setting {name!r}", place=path)
-    context.default_map = {**{name: value for name, value in shared.items() if name in known}, **own}
-
-
-def _config_text(context: click.Context) -> str:
-    """The settings as TOML that --config reads back, each with its source."""
-    lines = [f"[{context.info_name}]"]
-    sources = {
-        ParameterSource.COMMANDLINE: "flag",
-        ParameterSource.ENVIRONMENT: "environment",
-        ParameterSource.DEFAULT_MAP: "config",
-    }
-    arguments = {param.name for param in context.command.params if isinstance(param, click.Argument)}
-    for name, value in context.params.items():
-        if name == "show_config" or name in arguments:
-            continue
-        source = context.get_parameter_source(name)
-        text = '""' if value is None else _toml(value)
-        comment = sources.get(source, "default") if source else "default"
-        lines.append(f"{'# ' if value is None else ''}{name} = {text}  # {comment}")
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    import json
-
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    if isinstance(value, bool | int | float):
-        return str(value).lower()
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return option_group("model", ModelOptions, model_options(GroupedOption))(function)
 
 
 def _shaping(context: click.Context) -> dict[str, Any]:

@@ -8,10 +8,11 @@ import sys
 
 import click
 
-from toolroll.cli import Tool, section_of
+from toolroll.cli import Tool
 from toolroll.docs.fields import Field, description_of, fields_of, type_text
 from toolroll.docs.records_page import add_field, meaning_of
 from toolroll.docs.roff import Page, bold, escape, inline, italic
+from toolroll.options import section_of
 
 _REFERENCE = re.compile(r"\b([a-z][\w-]*)\(([157])\)")
 _EXIT = """
@@ -114,9 +115,9 @@ def _add_fields(page: Page, tool: Tool) -> None:
     page.text("Of each row these fields are read and checked:")
     for field in fields_of(contract.reads):
         add_field(page, field)
-    if tool.added_types:
+    if tool.contract.adds:
         page.text("These fields are added; one that exists is replaced where it stands:")
-        for name, kind in tool.added_types.items():
+        for name, kind in tool.contract.adds.items():
             add_field(page, Field(name, type_text(kind), "", description_of(kind) or meaning_of(name)))
     page.text(_about_output(tool))
 

@@ -14,7 +14,8 @@ import msgspec
 import orjson
 
 from toolroll.errors import RowError, Stopped, ToolrollError
-from toolroll.io.files import Reader, Sink, check_distinct
+from toolroll.io.inputs import Reader
+from toolroll.io.outputs import Sink, check_distinct
 from toolroll.io.rows import (
     BadRow,
     PassedRow,

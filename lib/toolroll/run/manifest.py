@@ -55,7 +55,7 @@ class Manifest:
 
     def finish(self, output: str, *, inputs: list[dict[str, Any]], counts: dict[str, int], shard: str | None) -> None:
         """Write the manifest of a complete output and remove the unfinished one's."""
-        from toolroll.io.files import write_atomically
+        from toolroll.io.filesystem import write_atomically
 
         record = {
             "command": self.command,

@@ -1,0 +1,205 @@
+"""Bytes out: atomic output that can be resumed.
+
+`-o FILE` is written as `FILE.part` in the same folder, synced and renamed when the run is complete, so a killed job
+never leaves half a file that looks whole; `--resume` goes on from `FILE.part`. Devices, named pipes and stdout are
+written directly.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import os
+import stat
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from toolroll.errors import ToolrollError, UsageError
+from toolroll.io.compression import CHUNK, Compressor, decompressed, writer
+from toolroll.io.filesystem import identity_of, reason
+from toolroll.io.inputs import InputFile
+
+Key = Callable[[bytes], tuple[bytes, ...]]
+
+
+class Sink:
+    """Where the rows go: stdout, a device, or a file that appears only when it is complete.
+
+    One that is not `atomic` is written in place. Nothing is changed before `start`.
+    """
+
+    def __init__(self, path: str | None, *, each_row: bool = False, atomic: bool = True) -> None:
+        self.path = None if path in (None, "-") else path
+        self.name = self.path or "stdout"
+        self.each_row = each_row
+        self.kept: Counter[tuple[bytes, ...]] = Counter()
+        self._part: Path | None = None
+        self._is_new = False
+        self._used = False  # is there a row in it?
+        self._out: io.BufferedWriter[Any] | Compressor | None = None
+        try:
+            if self.path is None:
+                self._raw = io.FileIO(1, "wb", closefd=False)
+            elif _is_special(self.path):
+                self._raw = io.FileIO(self.path, "wb")
+            else:
+                self._part = Path(self.path + ".part" if atomic else os.path.realpath(self.path))
+                self._is_new = not self._part.exists()
+                self._raw = _locked(self._part)
+        except OSError as error:
+            raise ToolrollError(reason(error), place=self.name) from error
+        self.identity = identity_of(os.fstat(self._raw.fileno()))
+
+    @property
+    def is_file(self) -> bool:
+        """Whether this is a plain file, written as `.part` first."""
+        return self._part is not None
+
+    def start(self, resume: Key | None = None) -> None:
+        """Make ready to write. With `resume`, a key function, an earlier run's rows stay; `kept` counts their keys."""
+        if self._part is None:
+            self._out = writer(self.name, self._raw)
+        elif resume is None:
+            Path(f"{self._part}.old").unlink(missing_ok=True)
+            self._raw.truncate(0)
+            self._out = writer(self.name, self._raw)
+        elif self.name.endswith((".gz", ".zst")):
+            self._recompress(resume)
+        else:
+            end = sum(len(line) + 1 for line in self._keep(self._part, resume))
+            self._raw.truncate(end)
+            self._raw.seek(end)
+            self._out = writer(self.name, self._raw)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no earlier run left anything here."""
+        return self._is_new
+
+    def write(self, line: bytes) -> None:
+        """One record, without its newline."""
+        assert self._out is not None
+        self._used = True
+        self._out.write(line + b"\n")
+        if self.each_row:
+            self._out.flush()
+
+    def flush(self) -> None:
+        """Hand on what is buffered."""
+        if self._out is not None:
+            self._out.flush()
+
+    def commit(self) -> None:
+        """The output is complete: sync it and give it its name."""
+        assert self._out is not None
+        if isinstance(self._out, Compressor):
+            self._out.end()
+        else:
+            self._out.flush()
+        if self._part is not None:
+            os.fsync(self._raw.fileno())
+            self._part.replace(str(self.path))
+        self._out.close()
+
+    def abandon(self) -> bool:
+        """Close without completing; whether a `.part` stays for `--resume`, as it does if there is anything in it."""
+        unused = self._is_new if self._out is None else not self._used
+        if self._part is not None and unused:
+            self._part.unlink(missing_ok=True)
+        try:
+            if self._out is not None:
+                self._out.flush()
+                self._out.close()
+        except (OSError, ValueError):
+            pass
+        self._raw.close()
+        return self._part is not None and not unused
+
+    def _recompress(self, resume: Key) -> None:
+        """A compressed stream cannot be cut and continued, so its whole rows are written anew."""
+        old, copy = Path(f"{self._part}.old"), Path(f"{self._part}.copy")
+        if not old.exists():
+            import shutil
+
+            shutil.copyfile(str(self._part), copy)
+            copy.replace(old)
+        self._raw.truncate(0)
+        self._out = out = writer(self.name, self._raw)
+        for line in self._keep(old, resume):
+            out.write(line + b"\n")
+        out.flush()
+        old.unlink()
+
+    def _keep(self, part: Path, resume: Key) -> Iterator[bytes]:
+        for line in _whole_lines(part):
+            try:
+                self.kept[resume(line)] += 1
+            except (msgspec.MsgspecError, RecursionError) as error:
+                raise ToolrollError("cannot be resumed: not JSON lines", place=str(part)) from error
+            self._used = True
+            yield line
+
+
+def _locked(part: Path) -> io.FileIO:
+    """Open for writing without truncating, and refuse when another process has it."""
+    while True:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ToolrollError("another process is writing it", place=str(part)) from None
+        except OSError:
+            pass  # a file system without locks
+        if part.exists() and os.path.samestat(os.stat(part), os.fstat(descriptor)):
+            return io.FileIO(descriptor, "r+b")
+        os.close(descriptor)  # another process has just completed and renamed it
+
+
+def _whole_lines(part: Path) -> Iterator[bytes]:
+    """The complete lines of an unfinished output; a cut last line, or cut compressed tail, is dropped."""
+    with open(part, "rb") as file:
+        stem = part.name.removesuffix(".old").removesuffix(".part")
+        stream: Any = decompressed(file, stem) if stem.endswith((".gz", ".zst")) else file
+        pending = b""
+        try:
+            while chunk := stream.read1(CHUNK):
+                *lines, pending = (pending + chunk).split(b"\n")
+                yield from lines
+        except (EOFError, OSError, zlib.error):
+            return
+
+
+def check_distinct(inputs: list[InputFile], outputs: list[Sink]) -> None:
+    """Refuse to write into a file that is being read, whatever its name, or twice into one file."""
+    if len(outputs) == 2:
+        first, second = outputs
+        same = first.path is None and second.path is None
+        same = same or (first.identity is not None and first.identity == second.identity)
+        if first.is_file and second.is_file:
+            same = same or os.path.realpath(first.name) == os.path.realpath(second.name)
+        if same:
+            raise UsageError("rows and errors cannot go to the same place", place=second.name)
+    for sink in outputs:
+        names = {sink.identity}
+        if sink.path is not None and Path(sink.path).exists():
+            names.add(identity_of(os.stat(sink.path)))
+        for file in inputs:
+            if file.identity is not None and file.identity in names:
+                raise UsageError("input and output are the same file", place=file.name)
+
+
+def _is_special(path: str) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    if stat.S_ISDIR(mode):
+        raise ToolrollError(os.strerror(errno.EISDIR), place=path)
+    return not stat.S_ISREG(mode)
