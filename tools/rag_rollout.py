@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, uses_model, uses_seed
-from toolroll.models.options import ModelOptions
+from toolroll.cli import command, uses_model, uses_sampling, uses_seed
+from toolroll.models.options import ModelOptions, SamplingOptions
 from toolroll.records import Question, Trajectory, field_types, view
 
 if TYPE_CHECKING:
@@ -131,21 +131,6 @@ An id and a sample determine a trajectory's seed, so order, batches, shards and 
     show_default=True,
     help="A turn that neither searches nor answers: tell the model and go on, or stop.",
 )
-@click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0 is greedy.")
-@click.option(
-    "--top-p",
-    type=click.FloatRange(min=0, max=1, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Sample from the likeliest tokens of this much probability.",
-)
-@click.option(
-    "--top-k",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Sample from this many likeliest tokens; 0 is all.",
-)
 @click.option(
     "--constrain",
     is_flag=True,
@@ -188,9 +173,18 @@ An id and a sample determine a trajectory's seed, so order, batches, shards and 
     "--follow", is_flag=True, help="With --policy: load a new version as soon as there is one, between batches."
 )
 @uses_seed
+@uses_sampling
 @uses_model
 def main(
-    rows: Rows[Any], *, model: ModelOptions, policy: Path | None, follow: bool, log: Log, stop: StopFlag, **options: Any
+    rows: Rows[Any],
+    *,
+    model: ModelOptions,
+    sampling: SamplingOptions,
+    policy: Path | None,
+    follow: bool,
+    log: Log,
+    stop: StopFlag,
+    **options: Any,
 ) -> Iterator[Row[Any]]:
     """Let a language model answer questions by searching, and record every token.
 
@@ -201,5 +195,5 @@ def main(
     """
     from toolroll.rag.batch import Batch
 
-    with Batch(model, policy=policy, follow=follow, options=options, log=log, stop=stop) as batch:
+    with Batch(model, sampling, policy=policy, follow=follow, options=options, log=log, stop=stop) as batch:
         yield from batch.run(rows)

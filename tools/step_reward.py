@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from toolroll.cli import command, uses_model, uses_seed
-from toolroll.models.options import ModelOptions
+from toolroll.cli import command, uses_model, uses_sampling, uses_seed
+from toolroll.models.options import ModelOptions, SamplingOptions
 from toolroll.records import FormatProblem, Id, Parsed, Reward, Step, Turn, view
 
 if TYPE_CHECKING:
@@ -203,23 +203,6 @@ _READS = msgspec.defstruct(
     "--policy", metavar="MODEL", help="--reanswer: the model that wrote the rollouts, or its policy directory."
 )
 @click.option(
-    "--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="--reanswer: 0 is greedy."
-)
-@click.option(
-    "--top-p",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="--reanswer: sample from the likeliest tokens of this much probability.",
-)
-@click.option(
-    "--top-k",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="--reanswer: sample from this many likeliest tokens; 0 is all.",
-)
-@click.option(
     "--closed-book-tokens",
     type=click.IntRange(min=1),
     default=128,
@@ -227,8 +210,11 @@ _READS = msgspec.defstruct(
     help="--reanswer: longest answer, in tokens.",
 )
 @uses_seed
+@uses_sampling
 @uses_model
-def main(rows: Rows[Any], *, model: ModelOptions, log: Log, **options: Any) -> Iterator[Row[Any]]:
+def main(
+    rows: Rows[Any], *, model: ModelOptions, sampling: SamplingOptions, log: Log, **options: Any
+) -> Iterator[Row[Any]]:
     """Score trajectories by their answer, their format and their steps.
 
     Adds `reward` with its parts, and to each judged step a `verdict` and what it rests on. Reads what step-parse
@@ -242,7 +228,7 @@ def main(rows: Rows[Any], *, model: ModelOptions, log: Log, **options: Any) -> I
     from toolroll.rag.judges.setup import open_panel, open_scheme
 
     scheme = open_scheme(options, model)
-    panel = open_panel(options, scheme, model, log)
+    panel = open_panel(options, scheme, model, sampling, log)
     scorer = Scorer(scheme, panel, judge_all=options["judge_all"])
     try:
         yield from scorer.rows(rows)

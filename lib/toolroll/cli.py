@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from toolroll.run.signals import StopFlag
 
 F = TypeVar("F", bound=Callable[..., Any])
-__all__ = ["Tool", "command", "each", "offers_table", "option_group", "uses_model", "uses_seed"]
+__all__ = ["Tool", "command", "each", "offers_table", "option_group", "uses_model", "uses_sampling", "uses_seed"]
 
 #: Options that say how to run, not what to compute: they may differ when a run is resumed.
 EXECUTION = frozenset(
@@ -318,6 +318,13 @@ def uses_model(function: F) -> F:
     from toolroll.models.options import ModelOptions, model_options
 
     return option_group("model", ModelOptions, model_options(GroupedOption))(function)
+
+
+def uses_sampling(function: F) -> F:
+    """Add the options of how tokens are drawn, as one `sampling: SamplingOptions`."""
+    from toolroll.models.options import SamplingOptions, sampling_options
+
+    return option_group("sampling", SamplingOptions, sampling_options(GroupedOption))(function)
 
 
 def _shaping(context: click.Context) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def load_causal_lm(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    place = _find(name, notify)
+    place = find_model(name, notify)
     with _one_line_errors(name), _quiet():
         words = AutoTokenizer.from_pretrained(tokenizer or place, trust_remote_code=trust_remote_code)
         model = _whole(
@@ -78,7 +78,7 @@ def load_causal_lm(
         model.to(device.name)
     ends = getattr(model.generation_config, "eos_token_id", None)
     eos_ids = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    return Loaded(model.eval(), HFCodec(words, eos_ids), _short(name), _weights_id(place, model), device)
+    return Loaded(model.eval(), HFCodec(words, eos_ids), _short(name), weights_id(place, model), device)
 
 
 def fingerprint(path: Path) -> str:
@@ -113,7 +113,7 @@ def prepare_gguf(path: Path, notify: Callable[[str], None] = lambda _: None) -> 
     return folder
 
 
-def _find(name: str, notify: Callable[[str], None]) -> str:
+def find_model(name: str, notify: Callable[[str], None]) -> str:
     """The folder or hub id that holds `name`."""
     if name == "embedded":
         spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
@@ -140,7 +140,7 @@ def _short(name: str) -> str:
     return EMBEDDED if name == "embedded" else Path(name).stem if name.endswith(".gguf") else Path(name).resolve().name
 
 
-def _weights_id(place: str, model: Any) -> str:
+def weights_id(place: str, model: Any) -> str:
     folder = Path(place)
     if not folder.is_dir():
         return hashlib.blake2b(f"{place}@{model.config._commit_hash}".encode(), digest_size=8).hexdigest()

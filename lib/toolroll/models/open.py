@@ -122,7 +122,7 @@ def _open_hf(asked: _Asked) -> TextEngine:
 
 
 def _open_vllm(asked: _Asked) -> TextEngine:
-    from toolroll.models.load import _find as find_model
+    from toolroll.models.load import find_model
     from toolroll.models.vllm import VLLMEngine
 
     if asked.device not in ("auto", "cuda", "cpu"):
@@ -180,7 +180,7 @@ def _codec(asked: _Asked) -> Codec:
     from transformers import AutoTokenizer
 
     from toolroll.models.codec import HFCodec
-    from toolroll.models.load import _find as find_model
+    from toolroll.models.load import find_model
 
     assert asked.tokenizer is not None
     place = find_model(asked.tokenizer, asked.notify)

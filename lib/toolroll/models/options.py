@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from toolroll.models.base import TextEngine
+    from toolroll.models.base import Sampling, TextEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,41 @@ class ModelOptions:
             trust_remote_code=self.trust_remote_code,
             notify=notify,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingOptions:
+    """The values of the sampling options."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    def sampling(self, *, seed: int, max_tokens: int = 500) -> Sampling:
+        """How one record's completions are drawn."""
+        from toolroll.models.base import Sampling
+
+        return Sampling(
+            temperature=self.temperature, top_p=self.top_p, top_k=self.top_k, max_tokens=max_tokens, seed=seed
+        )
+
+
+def sampling_options(option: Callable[..., click.Option]) -> list[click.Option]:
+    """The options of `SamplingOptions`, made by `option`, which is click.Option with a `section`."""
+
+    def make(name: str, kind: click.ParamType[Any], default: float, text: str) -> click.Option:
+        return option([name], section="Model", type=kind, default=default, show_default=True, help=text)
+
+    return [
+        make("--temperature", click.FloatRange(min=0), 1.0, "Of sampling; 0 is greedy."),
+        make(
+            "--top-p",
+            click.FloatRange(min=0, max=1, min_open=True),
+            1.0,
+            "Sample from the likeliest tokens of this much probability.",
+        ),
+        make("--top-k", click.IntRange(min=0), 0, "Sample from this many likeliest tokens; 0 is all."),
+    ]
 
 
 def model_options(option: Callable[..., click.Option]) -> list[click.Option]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from toolroll.errors import RowError, ToolrollError, UsageError
 from toolroll.models.base import Codec, Completion, Finish, Generate, Message, Sampling, Usage
-from toolroll.models.load import _weights_id
+from toolroll.models.load import weights_id
 from toolroll.models.remote_reply import LogprobsMode, exact_logprobs
 
 SETTINGS = {
@@ -84,7 +84,7 @@ class VLLMEngine:
             except (ValueError, OSError, RuntimeError, vllm.exceptions.VLLMError) as error:
                 raise ToolrollError(f"vLLM cannot load it ({_line(error)})", place=model) from error
         self._vllm = vllm
-        self.weights_id = _weights_id(model, SimpleNamespace(config=config))
+        self.weights_id = weights_id(model, SimpleNamespace(config=config))
         self.max_context: int | None = self._engine.model_config.max_model_len
         self.capacity: int = self._engine.vllm_config.scheduler_config.max_num_seqs
         self.codec: Codec = codec or _own_codec(self._engine.get_tokenizer())

@@ -13,10 +13,11 @@ from typing import Any, Self
 from toolroll.errors import RowError, ToolrollError, UsageError
 from toolroll.io.cache import Cache
 from toolroll.io.rows import Row
-from toolroll.models.base import Completion, Generate, Sampling
+from toolroll.models.base import Completion, Generate
 from toolroll.models.episodes import Fork, drive
-from toolroll.models.options import ModelOptions
+from toolroll.models.options import ModelOptions, SamplingOptions
 from toolroll.models.policy import PolicyVersion, current_policy
+from toolroll.rag.golden import golden_answers
 from toolroll.rag.judges.reanswer import closed_book_messages, engine_identity
 from toolroll.rag.protocol import PROTOCOLS
 from toolroll.rag.retrieve import CachedRetriever, Retriever, open_retriever
@@ -45,6 +46,7 @@ class Batch:
     def __init__(
         self,
         model: ModelOptions,
+        draw: SamplingOptions,
         *,
         policy: Path | None,
         follow: bool,
@@ -54,6 +56,7 @@ class Batch:
     ) -> None:
         if follow and policy is None:
             raise UsageError("goes with --policy", place="--follow")
+        self.draw = draw
         self.options = options
         self.log = log
         self.stop = stop
@@ -109,9 +112,13 @@ class Batch:
     def _drive(self, batch: Rows[Any] | list[Row[Any]], rows: Rows[Any]) -> Iterator[Row[Any]]:
         tasks: dict[Hashable, Task] = {}
 
+        left = 0  # samples of the row in hand that are still to be started
+
         def episodes() -> Iterator[tuple[tuple[int, int], Generator[Any, Any, dict[str, Any]]]]:
+            nonlocal left
             for row in batch:
                 for sample in range(self.options["samples"]):
+                    left = self.options["samples"] - sample - 1
                     if rows.done(row.view.id, sample):
                         self.log.counts.skipped += 1
                         continue
@@ -123,7 +130,7 @@ class Batch:
             self.engine,
             episodes(),
             calls=search_all(self.retriever, self.options["topk"]),
-            ready=rows.ready,
+            ready=lambda: left > 0 or isinstance(batch, list) or rows.ready(),
             stop=lambda: bool(self.stop),
             ordered=True,
         )
@@ -133,9 +140,7 @@ class Batch:
     def _task(self, row: Row[Any], sample: int) -> Task:
         options = self.options
         seed = record_seed(options["seed"], row.view.id, sample)
-        sampling = Sampling(
-            temperature=options["temperature"], top_p=options["top_p"], top_k=options["top_k"], seed=seed
-        )
+        sampling = self.draw.sampling(seed=seed)
         limits = Limits(
             max_searches=options["max_searches"],
             turn_tokens=self._turn_tokens(),
@@ -175,15 +180,10 @@ class Batch:
 
     def _ask(self, query: str, seed: int) -> Generator[Generate, Completion, Completion]:
         """The over-search test's question: the query alone, no passages."""
-        options = self.options
         prompt = self._chat(closed_book_messages(query))
         codec = self.engine.codec
-        sampling = Sampling(
-            temperature=options["temperature"],
-            top_p=options["top_p"],
-            top_k=options["top_k"],
-            max_tokens=options["closed_book_tokens"],
-            seed=record_seed(seed, "closed-book", query),
+        sampling = self.draw.sampling(
+            seed=record_seed(seed, "closed-book", query), max_tokens=self.options["closed_book_tokens"]
         )
         answer = yield Generate(prompt, codec.encode(prompt) if codec else None, sampling)
         return answer
@@ -244,22 +244,6 @@ class Batch:
             retriever = CachedRetriever(retriever, cache)
         self._open.callback(retriever.close)
         return retriever
-
-
-def golden_answers(question: Any) -> list[str] | None:
-    """The accepted answers of a question row, under whichever name it has them; None when it has none.
-
-    Names: `golden_answers`, `answers`, `answer`, and `reward_model.ground_truth.target` of Search-R1 and verl.
-    """
-    target = question.reward_model
-    for name in ("ground_truth", "target"):
-        target = target.get(name) if isinstance(target, dict) else None
-    for value in (question.golden_answers, question.answers, question.answer, target):
-        if isinstance(value, str):
-            return [value]
-        if isinstance(value, list):
-            return [str(answer) for answer in value]
-    return None
 
 
 def _ready(rows: Rows[Any]) -> Iterator[Row[Any]]:

@@ -148,7 +148,7 @@ def test_weights_that_differ_have_another_id(tmp_path):
         with torch.no_grad():
             model.model.layers[1].mlp.up_proj.weight += shift
         model.save_pretrained(tmp_path / str(shift))
-        ids.add(load._weights_id(str(tmp_path / str(shift)), model))
+        ids.add(load.weights_id(str(tmp_path / str(shift)), model))
     assert len(ids) == 2
     assert all(len(one) == 16 for one in ids)
 

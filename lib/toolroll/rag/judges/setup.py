@@ -7,8 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from toolroll.errors import UsageError
-from toolroll.models.base import Sampling
-from toolroll.models.options import ModelOptions
+from toolroll.models.options import ModelOptions, SamplingOptions
 from toolroll.rag.judges import JudgeSettings, Panel, open_judges
 from toolroll.rag.judges.base import ROLES, Role
 from toolroll.rag.judges.confidence import load_pieces
@@ -32,20 +31,16 @@ def open_scheme(options: Mapping[str, Any], model: ModelOptions) -> Scheme:
     return Scheme(**settings)
 
 
-def open_panel(options: Mapping[str, Any], scheme: Scheme, model: ModelOptions, log: Log) -> Panel | None:
+def open_panel(
+    options: Mapping[str, Any], scheme: Scheme, model: ModelOptions, draw: SamplingOptions, log: Log
+) -> Panel | None:
     """The judges the options ask for; None when the verdicts in the rows are taken as they are.
 
     A reward that depends on no verdict opens no judge, unless all steps are to be judged.
     """
     roles: tuple[Role, ...] = ROLES if options["judge_all"] else scheme.roles
     shared = options.keys() & {field.name for field in fields(JudgeSettings)}
-    sampling = Sampling(
-        temperature=options["temperature"],
-        top_p=options["top_p"],
-        top_k=options["top_k"],
-        max_tokens=options["closed_book_tokens"],
-        seed=options["seed"],
-    )
+    sampling = draw.sampling(seed=options["seed"], max_tokens=options["closed_book_tokens"])
     settings = {name: options[name] for name in shared}
     return open_judges(
         options["judge"],

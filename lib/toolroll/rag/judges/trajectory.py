@@ -9,10 +9,11 @@ import msgspec
 
 from toolroll.errors import RowError
 from toolroll.rag.dialects import DIALECTS
+from toolroll.rag.golden import golden_answers
 from toolroll.rag.judges.base import Case
 from toolroll.rag.parse import parse
 
-__all__ = ["Trajectory", "cases_of", "golden_answers", "trajectory"]
+__all__ = ["Trajectory", "cases_of", "trajectory"]
 
 
 class Trajectory(msgspec.Struct, gc=False):
@@ -35,23 +36,10 @@ class ParsedStep(msgspec.Struct, gc=False):
     verdict: str | None = None
 
 
-def golden_answers(view: Any, *, parsed: bool) -> Sequence[str]:
-    """The accepted answers of a row; RowError when there are none.
-
-    Names, the first that is there: `golden_answers`, `answers`, `reward_model` (ground_truth.target), and `answer`
-    in a row that was not parsed yet; step-parse's `answer` is the model's own.
-    """
-    golds = view.golden_answers
-    if golds is None:
-        golds = view.answers
-    if golds is None and isinstance(view.reward_model, dict):
-        truth = view.reward_model.get("ground_truth")
-        golds = truth.get("target") if isinstance(truth, dict) else None
-    if golds is None and not parsed and view.answer is not msgspec.UNSET:
-        golds = view.answer
-    if isinstance(golds, str):
-        return [golds]
-    if not golds or not isinstance(golds, list) or not all(isinstance(gold, str) for gold in golds):
+def _golden(view: Any, *, parsed: bool) -> Sequence[str]:
+    """The accepted answers of a row; RowError when there are none: no gold is no zero."""
+    golds = golden_answers(view, parsed=parsed)
+    if not golds:
         raise RowError("no accepted answers (golden_answers)")
     return golds
 
@@ -61,10 +49,10 @@ def trajectory(view: Any) -> Trajectory:
     if view.format_valid is not None and view.steps is not None and view.answer is not msgspec.UNSET:
         if isinstance(view.answer, list):
             raise RowError("`answer` is a list in a parsed row: it should be what the model answered")
-        return Trajectory(golden_answers(view, parsed=True), view.answer, view.format_valid, view.steps, {})
+        return Trajectory(_golden(view, parsed=True), view.answer, view.format_valid, view.steps, {})
     if view.response is None:
         raise RowError("neither a `response` nor the `steps`, `answer` and `format_valid` that step-parse makes of it")
-    golds = golden_answers(view, parsed=False)
+    golds = _golden(view, parsed=False)
     dialect = view.dialect or "hiprag"
     if dialect not in DIALECTS:
         raise RowError(f"unknown dialect {dialect!r}; known: {', '.join(DIALECTS)}")
