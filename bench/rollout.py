@@ -1,6 +1,6 @@
 """Tokens a second of rag-rollout beside a loop in lockstep that reads the whole context again each turn.
 
-    python bench/rollout.py [--questions 32] [--json FILE]
+    python bench/rollout.py [--questions 16] [--json FILE]
 
 Both run the embedded model in float32 on the same questions, with the same retriever, prompt, caps and greedy
 decoding. The peer works as Search-R1's training loop does: in each turn it decodes the texts so far, tokenizes them,
@@ -130,4 +130,4 @@ def generate(model: Any, tokenizer: Any, texts: list[str]) -> list[tuple[str, in
 
 
 if __name__ == "__main__":
-    common.run("Tokens a second of rollouts.", measure, ("--questions", {"type": int, "default": 32}))
+    common.run("Tokens a second of rollouts.", measure, ("--questions", {"type": int, "default": 16}))
