@@ -141,7 +141,7 @@ def _short(name: str) -> str:
 
 
 def weights_id(place: str, model: Any) -> str:
-    """16 hex digits that tell the weights of `model` from others: of its folder's files, or of its commit on the hub."""
+    """16 hex digits that tell these weights from others: of the files of a folder, or of a commit on the hub."""
     folder = Path(place)
     if not folder.is_dir():
         return hashlib.blake2b(f"{place}@{model.config._commit_hash}".encode(), digest_size=8).hexdigest()
