@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.run.log import Log
     from toolroll.run.loop import Rows
+    from toolroll.run.manifest import Manifest
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
@@ -38,7 +39,15 @@ log-probabilities are the policy's own at the sampling temperature, before top-p
 away. A response token that was injected has mask 0 and log-probability 0.
 
 An id and a sample determine a trajectory's seed, so order, batches, shards and resuming change no draw. With
---temperature 0 a trajectory depends on its neighbours in the batch only as far as floating point does.
+--temperature 0 a trajectory depends on its neighbours in the batch only as far as floating point does: with the embedded
+model in float32, log-probabilities of a sequence alone and among others agree within 0.001 nats, which a test asks for,
+so greedy text can differ only where two tokens are closer than that.
+
+A turn that ends without a search or an answer is followed by a notice, as in the released code, and makes the
+trajectory malformed; --on-invalid stop ends it instead. --max-steps has no counterpart in the released code; that it is
+the paper's budget of steps is inferred.
+
+Back ends: transformers and, once, vLLM's CPU build were run here. Nothing was run on a GPU here.
 """
 
 
@@ -184,6 +193,7 @@ def main(
     follow: bool,
     log: Log,
     stop: StopFlag,
+    manifest: Manifest | None,
     **options: Any,
 ) -> Iterator[Row[Any]]:
     """Let a language model answer questions by searching, and record every token.
@@ -196,4 +206,6 @@ def main(
     from toolroll.rag.batch import Batch
 
     with Batch(model, sampling, policy=policy, follow=follow, options=options, log=log, stop=stop) as batch:
+        if manifest is not None:
+            manifest.notes["model"] = batch.model
         yield from batch.run(rows)

@@ -167,6 +167,13 @@ def test_killed_and_resumed_the_output_has_the_same_bytes(folder):
         (folder / "cut.jsonl").unlink()
 
 
+def test_the_manifest_names_the_model(folder):
+    assert rollout(folder, "-o", "out.jsonl", "q.jsonl").rc == 0
+    manifest = json.loads((folder / "out.jsonl.meta.json").read_text())
+    assert manifest["model"]["engine"] == "scripted"
+    assert manifest["counts"]["written"] == 6
+
+
 def test_shards_together_are_the_whole(folder):
     whole = rollout(folder, "--samples", "2", "q.jsonl").rows
     shards = [rollout(folder, "--samples", "2", "--shard", f"{i}/3", "q.jsonl").rows for i in range(3)]

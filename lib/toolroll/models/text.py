@@ -56,7 +56,7 @@ class HFEngine:
         self.usage = Usage()
         self.capacity = batch or (64 if on_gpu else 32)
         self._notify = notify
-        self._device = loaded.device
+        self.device = loaded.device
         self._batch = self.capacity
         self._full_chunk = self._chunk = chunk or (4096 if on_gpu else 512)
         self._model = _prepared(loaded)
@@ -148,7 +148,7 @@ class HFEngine:
         self._rows.clear()
         self._model = None
         gc.collect()
-        loaded = load_causal_lm(str(path), self._device)
+        loaded = load_causal_lm(str(path), self.device)
         self._model = _prepared(loaded)
         self.weights_id = loaded.weights_id
 
@@ -225,7 +225,7 @@ class HFEngine:
         packing = Packing(
             self._rows.slots, [_row_of(line) for line in steps], [line.cached for line in steps], stretches
         )
-        at = self._device.name
+        at = self.device.name
         logits: torch.Tensor = self._model(
             input_ids=torch.tensor([ids], device=at),
             position_ids=torch.tensor([positions], device=at),
@@ -277,7 +277,7 @@ class HFEngine:
         """Memory ran out: forget everything read, go on with half the batch, or without a sequence too long for it."""
         self._rows.clear()
         gc.collect()
-        if self._device.is_cuda:
+        if self.device.is_cuda:
             torch.cuda.empty_cache()
         if self._batch == 1 and self._chunk <= _LEAST_CHUNK:
             line = next(iter(self._active.values()))

@@ -83,6 +83,17 @@ class Batch:
     ) -> None:
         self._open.close()
 
+    @property
+    def model(self) -> dict[str, Any]:
+        """What runs here, for the manifest: results may differ in the last bits where any of this does."""
+        device = getattr(self.engine, "device", None)
+        return {
+            "engine": engine_identity(self.engine),
+            "device": None if device is None else device.text,
+            "sequences": self.engine.capacity,
+            "context_tokens": self.engine.max_context,
+        }
+
     def run(self, rows: Rows[Any]) -> Iterator[Row[Any]]:
         """Trajectory rows for question rows, in order."""
         if not self.follow:
