@@ -39,9 +39,9 @@ log-probabilities are the policy's own at the sampling temperature, before top-p
 away. A response token that was injected has mask 0 and log-probability 0.
 
 An id and a sample determine a trajectory's seed, so order, batches, shards and resuming change no draw. With
---temperature 0 a trajectory depends on its neighbours in the batch only as far as floating point does: with the embedded
-model in float32, log-probabilities of a sequence alone and among others agree within 0.001 nats, which a test asks for,
-so greedy text can differ only where two tokens are closer than that.
+--temperature 0 a trajectory depends on its neighbours in the batch only as far as floating point does: with the
+embedded model in float32, log-probabilities of a sequence alone and among others agree within 0.001 nats, which a test
+asks for, so greedy text can differ only where two tokens are closer than that.
 
 A turn that ends without a search or an answer is followed by a notice, as in the released code, and makes the
 trajectory malformed; --on-invalid stop ends it instead. --max-steps has no counterpart in the released code; that it is

@@ -31,7 +31,7 @@ cem: share of right answers under --match, averaged over the samples of a questi
 judged search steps that were not needed, judged steps without a search that do not hold, pooled over all steps of
 trajectories of valid format; steps that are `unknown` or were not judged are in n_unknown only. searches_per_question:
 mean over questions. valid_frac: trajectories of valid format; the paper decides it by `step-parse --strictness regex`.
-reward: mean over trajectories. A mean of nothing is null, and each mean stands with the counts it was made from.
+mean_reward: over trajectories. A mean of nothing is null, and each mean stands with the counts it was made from.
 
 Without `step-reward --judge-all` the rates are those of trajectories with a right answer. The samples of a question
 must follow one another, as rag-rollout writes them, to be counted as one question.
@@ -105,7 +105,7 @@ def main(rows: Rows[Any], *, match: str, table: bool) -> Iterator[dict[str, Any]
         record = {
             **record,
             "data_source": "all" if source is None else source,
-            "reward": total / count if count else None,
+            "mean_reward": total / count if count else None,
             "n_rewarded": count,
         }
         yield _for_people(record) if table else record
@@ -121,12 +121,12 @@ def _for_people(record: dict[str, Any]) -> dict[str, Any]:
         "data_source": record["data_source"],
         "questions": record["n_questions"],
         "cem": told("cem", f"n={record['n_scored']}"),
-        "osr": told("osr", f"{record['n_over']}/{record['n_search']}"),
-        "usr": told("usr", f"{record['n_under']}/{record['n_nonsearch']}"),
+        "osr": told("osr", f"{record['n_over']}/{record['n_search_steps']}"),
+        "usr": told("usr", f"{record['n_under']}/{record['n_nonsearch_steps']}"),
         "unknown": record["n_unknown"],
         "searches": told("searches_per_question", f"n={record['n_questions']}"),
         "valid": told("valid_frac", f"{record['n_valid']}/{record['n_rows']}"),
-        "reward": told("reward", f"n={record['n_rewarded']}"),
+        "reward": told("mean_reward", f"n={record['n_rewarded']}"),
     }
 
 

@@ -197,6 +197,22 @@ class StepStats(Record, kw_only=True, frozen=True):
     """Figures about many trajectories: what step-stats prints. A mean over nothing is null."""
 
     data_source: Annotated[str, _is("The data set, or `all`.")]
+    n_rows: Annotated[Count, _is("Trajectories.")]
+    n_questions: Annotated[Count, _is("Questions; samples of one stand next to each other.")]
+    cem: Annotated[float | None, _is("Share of right answers: over the samples of a question, then over questions.")]
+    n_scored: Annotated[Count, _is("Trajectories `cem` is made from.")]
+    osr: Annotated[float | None, _is("Over-search rate: share of judged searches that were not needed.")]
+    n_over: Annotated[Count, _is("Searches that were not needed.")]
+    n_search_steps: Annotated[Count, _is("Judged search steps.")]
+    usr: Annotated[float | None, _is("Under-search rate: share of judged steps without a search that do not hold.")]
+    n_under: Annotated[Count, _is("Steps without a search that do not hold.")]
+    n_nonsearch_steps: Annotated[Count, _is("Judged steps without a search.")]
+    n_unknown: Annotated[Count, _is("Steps without a verdict.")]
+    searches_per_question: Annotated[float | None, _is("Mean number of searches.")]
+    valid_frac: Annotated[float | None, _is("Share of well-formed trajectories.")]
+    n_valid: Annotated[Count, _is("Well-formed trajectories.")]
+    mean_reward: Annotated[float | None, _is("Mean reward of trajectories.")]
+    n_rewarded: Annotated[Count, _is("Trajectories with a reward.")]
 
 
 @cache

@@ -406,15 +406,21 @@ def test_stats_vectors(run):
     scored = run(step_reward, rows, "--judge", "given")
     nq, hotpot, everything = run(step_stats, scored)
     assert (nq["data_source"], hotpot["data_source"], everything["data_source"]) == ("nq", "hotpot", "all")
-    assert (nq["cem"], nq["n_questions"], nq["osr"], nq["usr"], nq["n_search"]) == (0.5, 1, pytest.approx(2 / 3), 0, 3)
+    assert (nq["cem"], nq["n_questions"], nq["osr"], nq["usr"], nq["n_search_steps"]) == (
+        0.5,
+        1,
+        pytest.approx(2 / 3),
+        0,
+        3,
+    )
     assert (hotpot["osr"], hotpot["usr"], hotpot["n_unknown"]) == (None, 1, 1)
     assert nq["searches_per_question"] == 1.5
-    assert nq["reward"] == pytest.approx((1 + 0.4 * 2 / 3 + 0.2) / 2)
+    assert nq["mean_reward"] == pytest.approx((1 + 0.4 * 2 / 3 + 0.2) / 2)
     assert everything["valid_frac"] == 0.75
     assert (everything["n_rows"], everything["n_rewarded"]) == (4, 4)
     assert everything["cem"] == pytest.approx((0.5 + 1 + 1) / 3)
     (alone,) = run(step_stats, [row | {"data_source": None} for row in rows[:1]])
-    assert (alone["reward"], alone["n_rewarded"]) == (None, 0)
+    assert (alone["mean_reward"], alone["n_rewarded"]) == (None, 0)
 
 
 def test_stats_table_and_what_it_refuses(run, capfd):
@@ -429,7 +435,7 @@ def test_stats_table_and_what_it_refuses(run, capfd):
     assert run(step_stats, [{"id": 1, "steps": []}]) == []
     assert "no format_valid" in run.err
     (empty,) = run(step_stats, [])
-    assert (empty["n_rows"], empty["cem"], empty["reward"]) == (0, None, None)
+    assert (empty["n_rows"], empty["cem"], empty["mean_reward"]) == (0, None, None)
 
 
 def test_stats_other_match(run):

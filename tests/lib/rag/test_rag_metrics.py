@@ -18,8 +18,8 @@ def test_rates_are_pooled_over_the_steps_of_well_formed_rows() -> None:
     tally.add(question_id=2, score=0, format_valid=True, verdicts=fine)
     tally.add(question_id=3, score=0, format_valid=False, verdicts=[("search", "over")] * 9)
     (row,) = tally.report()
-    assert (row["osr"], row["n_over"], row["n_search"]) == (1 / 5, 1, 5)
-    assert (row["usr"], row["n_under"], row["n_nonsearch"]) == (1 / 3, 1, 3)
+    assert (row["osr"], row["n_over"], row["n_search_steps"]) == (1 / 5, 1, 5)
+    assert (row["usr"], row["n_under"], row["n_nonsearch_steps"]) == (1 / 3, 1, 3)
     assert (row["valid_frac"], row["n_valid"], row["n_rows"]) == (2 / 3, 2, 3)
     assert row["searches_per_question"] == pytest.approx((2 + 3 + 9) / 3)
 
@@ -31,7 +31,13 @@ def test_an_unknown_step_is_in_neither_rate() -> None:
         verdicts=[("search", "over"), ("search", "unknown"), ("nonsearch", "unknown")],
     )  # fmt: skip
     (row,) = tally.report()
-    assert (row["osr"], row["n_search"], row["usr"], row["n_nonsearch"], row["n_unknown"]) == (1, 1, None, 0, 2)
+    assert (row["osr"], row["n_search_steps"], row["usr"], row["n_nonsearch_steps"], row["n_unknown"]) == (
+        1,
+        1,
+        None,
+        0,
+        2,
+    )
     assert row["searches_per_question"] == 2
 
 
