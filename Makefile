@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 PYTEST ?= $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := all
-.PHONY: all install demo test lint types imports docs check-docs cases bench clean
+.PHONY: all install demo test lint types imports docs check-docs cases bench bench-quick clean
 
 all: lint types test check-docs
 
@@ -48,6 +48,9 @@ cases: install
 bench: install
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	$(BIN)/python bench/run.py
+
+bench-quick: install
+	$(BIN)/python bench/run.py --quick
 
 clean:
 	rm -rf $(VENV) dist build demo-out bench/out

@@ -24,10 +24,12 @@ fi
 # A model of 135M parameters does not keep to the form by itself: --constrain lets it write only
 # well-formed steps. --closed-book also asks it each query without the passages, which is what the
 # over-search judge compares with.
-rag-rollout "$out/questions.jsonl" --model "$model" --retriever "bm25:$out/index" --topk 2 \
-  --constrain --field-tokens 32 --max-steps 2 --max-searches 1 --context-tokens 250 \
-  --temperature 0 --closed-book --closed-book-tokens 48 \
-  --output "$out/rollouts.jsonl" --resume
+if [ ! -f "$out/rollouts.jsonl" ]; then
+  rag-rollout "$out/questions.jsonl" --model "$model" --retriever "bm25:$out/index" --topk 2 \
+    --constrain --field-tokens 32 --max-steps 2 --max-searches 1 --context-tokens 250 \
+    --temperature 0 --closed-book --closed-book-tokens 48 \
+    --output "$out/rollouts.jsonl" --resume
+fi
 
 step-parse "$out/rollouts.jsonl" |
   step-reward --judge lexical,evidence --judge-all --retriever "bm25:$out/index" \
