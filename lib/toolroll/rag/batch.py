@@ -62,6 +62,7 @@ class Batch:
         self.stop = stop
         self.policy = policy
         self.follow = follow
+        self.ended = 0
         self.protocol = PROTOCOLS[options["dialect"]]
         self.template = _read_template(options["prompt_file"])
         self._open = ExitStack()
@@ -179,6 +180,8 @@ class Batch:
 
     def _episode(self, task: Task) -> Generator[Any, Any, dict[str, Any]]:
         fields = yield from task.rollout.episode()
+        self.ended += 1
+        self.log.status(f"{self.ended} trajectories ended")
         if self.options["closed_book"] and fields["turns"]:
             queries = list(dict.fromkeys(turn["query"] for turn in fields["turns"]))
             answers: Sequence[Completion | Exception] = yield Fork([self._ask(query, task.seed) for query in queries])

@@ -45,6 +45,7 @@ class Log:
         self._started = time.monotonic()
         self._next_report = self._started + REPORT_EVERY_S
         self._bar: Any = None
+        self._status = ""
 
     def error(self, why: str, place: str = "") -> None:
         """Why the run failed or a row was refused; said at every level."""
@@ -87,15 +88,30 @@ class Log:
         """One more row is written."""
         if self._bar is not None:
             self._bar.update()
-            return
+        else:
+            self._report()
+
+    def status(self, text: str) -> None:
+        """How far the work is on rows that are not written yet: shown beside the bar, or in the line a minute."""
+        self._status = text
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+        else:
+            self._report()
+
+    def _report(self) -> None:
+        """The line a minute, when it is due."""
         now = time.monotonic()
-        if now >= self._next_report and self.level >= NORMAL:
-            self._next_report = now + REPORT_EVERY_S
-            seconds = now - self._started
-            self._say(
-                "progress",
-                f"{self.counts.written} done, {self.counts.written / seconds:.3g} rows/s, {self.counts.errors} errors",
-            )
+        if now < self._next_report or self.level < NORMAL:
+            return
+        self._next_report = now + REPORT_EVERY_S
+        counts = self.counts
+        parts = [
+            f"{counts.written} done",
+            f"{counts.written / (now - self._started):.3g} rows/s",
+            f"{counts.errors} errors",
+        ]
+        self._say("progress", ", ".join(filter(None, [*parts, self._status])))
 
     def summary(self) -> None:
         """The one line at the end of a run."""
