@@ -444,3 +444,15 @@ def test_stats_other_match(run):
     scored = run(step_reward, [row], "--judge", "given", "--match", "em")
     assert run(step_stats, scored, "--match", "reward")[0]["cem"] == 0
     assert run(step_stats, [row], "--match", "reward")[0]["cem"] is None
+
+
+def test_verdicts_of_a_row_that_step_parse_has_not_seen_are_used(run):
+    steps = [{"kind": "search", "verdict": "ok"}, {"kind": "search", "verdict": "over"}]
+    response = (
+        "<think><step><reasoning>r</reasoning><search>q</search><context>c</context><conclusion>o</conclusion></step>"
+        "</think><answer>Paris</answer>"
+    )
+    row = {"id": "a", "golden_answers": ["Paris"], "response": response, "steps": steps}
+    (scored,) = run(step_reward, [row], "--judge", "given")
+    assert scored["reward"]["total"] == pytest.approx(1 + 0.4 / 2)
+    assert scored["steps"] == steps

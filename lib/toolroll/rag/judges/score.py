@@ -168,7 +168,7 @@ class Scorer:
         mine = {i: findings[at] for i, at in entry.at.items()}
         made = dict(known.made)
         if mine or any(step.verdict for step in known.steps):
-            steps = made["steps"] if made else _decode_steps(row.raw).steps
+            steps = made["steps"] if "steps" in made else _decode_steps(row.raw).steps
             made["steps"] = [_with_verdict(step, mine.get(i)) for i, step in enumerate(steps)]
         verdicts = tuple((step.kind, mine[i].verdict if i in mine else "unknown") for i, step in enumerate(known.steps))
         judge = self.panel.name if self.panel is not None and mine else "none"

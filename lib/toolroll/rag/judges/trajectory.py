@@ -45,7 +45,7 @@ def _golden(view: Any, *, parsed: bool) -> Sequence[str]:
 
 
 def trajectory(view: Any) -> Trajectory:
-    """What a row says; one without step-parse's fields is parsed here, under the strictness `paper`."""
+    """What a row says; what step-parse would have added and is missing is parsed here, under the strictness `paper`."""
     if view.format_valid is not None and view.steps is not None and view.answer is not msgspec.UNSET:
         if isinstance(view.answer, list):
             raise RowError("`answer` is a list in a parsed row: it should be what the model answered")
@@ -59,12 +59,14 @@ def trajectory(view: Any) -> Trajectory:
     found = parse(view.response, dialect=dialect, truncated=view.finish == "token_limit")
     made = {
         "golden_answers": list(golds),
-        "steps": found.steps,
+        **({"steps": found.steps} if view.steps is None else {}),
         "answer": found.answer,
         "format_valid": found.valid,
         "format_strictness": "paper",
         "format_problems": found.problems,
     }
+    if view.steps is not None:  # steps of the row's own, perhaps with verdicts, are not replaced
+        return Trajectory(golds, found.answer, found.valid, view.steps, made)
     steps = [ParsedStep(step["kind"], step["reasoning"], step["query"], step["conclusion"]) for step in found.steps]
     return Trajectory(golds, found.answer, found.valid, steps, made)
 
