@@ -5,8 +5,6 @@ fields it reads with `view(Record, "field", ...)`; other fields of a row are nev
 means the same in all records. Units stand in the name (`_s`, `_ms`, `_tokens`, `_bytes`).
 """
 
-from __future__ import annotations
-
 import typing
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -216,13 +214,18 @@ class StepStats(Record, kw_only=True, frozen=True):
 
 
 @cache
+def _hints(record: type[Record]) -> dict[str, Any]:
+    return typing.get_type_hints(record, include_extras=True)
+
+
+@cache
 def view(record: type[Record], *names: str, required: tuple[str, ...] = ()) -> type[msgspec.Struct]:
     """The part of a record that a command reads: its fields `names`, of which `required` must be there.
 
     Types, limits and defaults are the record's.
     """
     fields = {field.name: field for field in msgspec.structs.fields(record)}
-    hints = typing.get_type_hints(record, include_extras=True)
+    hints = _hints(record)
     chosen: list[Any] = []
     for name in names:
         field = fields[name]
@@ -237,7 +240,7 @@ def view(record: type[Record], *names: str, required: tuple[str, ...] = ()) -> t
 
 def field_types(record: type[Record], *names: str) -> dict[str, Any]:
     """The types of a record's fields `names`, for a command that adds them."""
-    hints = typing.get_type_hints(record, include_extras=True)
+    hints = _hints(record)
     return {name: hints[name] for name in names}
 
 
