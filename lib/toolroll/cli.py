@@ -178,19 +178,19 @@ class Tool(click.Command):
         self, values: dict[str, Any], settings: Settings, log: Log, stop: StopFlag, manifest: Manifest | None
     ) -> None:
         own = self._own_values(values, {"log": log, "stop": stop, "manifest": manifest})
-        if self.contract.reads is None:
+        if not self.contract.writes:
             self.function(**own)
             if stop:
                 raise Stopped(f"stopped by {stop.asked_by}")
             return
-        if settings.inputs in ((), ("-",)) and _stdin_is_terminal():
+        if not self.contract.source and settings.inputs in ((), ("-",)) and _stdin_is_terminal():
             log.note("reading from the terminal; end with Ctrl-D, or name a file")
         log.start_bar(None)
         from toolroll.run.loop import Run
 
         run = Run(self.contract, settings, log=log, stop=stop, manifest=manifest)
         try:
-            run.execute(lambda rows: self.function(rows, **own))
+            run.execute(lambda rows: self.function(*([] if self.contract.reads is None else [rows]), **own))
         finally:
             log.close()
 
@@ -223,6 +223,9 @@ class Tool(click.Command):
         known["group_by"] = tuple(filter(None, (values.get("group_by") or "").split(",")))
         for name in ("output", "errors"):
             known[name] = _with_shard(known.get(name), shard)
+        if self.contract.distributed and os.environ.get("RANK", "0") != "0":
+            known |= {"inputs": (os.devnull,), "output": os.devnull, "errors": None, "resume": False}
+            log.level = min(log.level, 0) - 1  # rank 0 speaks for all
         if known.get("resume") and known["output"] in (None, "-"):
             raise UsageError("needs an output file (-o)", place="--resume")
         if known["group_by"] and shard is None:
@@ -268,6 +271,9 @@ def command(
     reducer: bool = False,
     slow: bool = False,
     expands: bool = False,
+    source: bool = False,
+    sees_errors: bool = False,
+    distributed: bool = False,
     epilog: str = "See toolroll(7).",
 ) -> Callable[[Callable[..., Any]], Tool]:
     """Declare a command. The function gets `rows` (when it reads any) and its own options by name.
@@ -278,7 +284,7 @@ def command(
     """
 
     def decorate(function: Callable[..., Any]) -> Tool:
-        contract = Contract(reads, adds or {}, key, reducer, slow, expands)
+        contract = Contract(reads, adds or {}, key, reducer, slow, expands, source, sees_errors, distributed)
         return Tool(name, function, contract, system=system, epilog=epilog)
 
     return decorate

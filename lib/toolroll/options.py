@@ -48,7 +48,7 @@ def standard_options(contract: Contract) -> list[click.Option]:
     """The options of a command with this contract, beside its own."""
     files, rows, logs = "Input and output", "Records", "Common options"
     options: list[click.Option] = []
-    if contract.reads is not None:
+    if contract.writes:
         options += [
             GroupedOption(
                 ["-o", "--output"],
@@ -65,6 +65,9 @@ def standard_options(contract: Contract) -> list[click.Option]:
                 help="Do not write FILE.meta.json (command, versions, inputs, settings, counts).",
             ),
             GroupedOption(["--line-buffered"], is_flag=True, section=files, help="Hand on every row at once."),
+        ]
+    if contract.reads is not None:
+        options += [
             GroupedOption(
                 ["--on-error"],
                 type=click.Choice(["stop", "skip", "keep"]),
@@ -95,7 +98,7 @@ def standard_options(contract: Contract) -> list[click.Option]:
                 help="Refuse rows with a top-level field that no record of toolroll has.",
             ),
         ]
-        if not contract.reducer:
+        if not (contract.reducer or contract.source):
             options += [
                 GroupedOption(
                     ["--resume"],
@@ -117,6 +120,7 @@ def standard_options(contract: Contract) -> list[click.Option]:
                     help="With --shard: keep rows with the same value of FIELD in one shard.",
                 ),
             ]
+    if contract.writes:
         options.append(
             GroupedOption(
                 ["--schema"],

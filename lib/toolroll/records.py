@@ -51,6 +51,9 @@ class Question(Record, kw_only=True, frozen=True):
         dict[str, Any] | None, _is("Search-R1's and verl's place for the accepted answers: ground_truth.target.")
     ] = None
     data_source: Annotated[str | None, _is("The data set the question is from.")] = None
+    draw: Annotated[Count | None, _is("Number of the draw since the state began, from 0. No number comes twice.")] = (
+        None
+    )
 
 
 class Hit(Record, kw_only=True, frozen=True):
@@ -189,6 +192,89 @@ class Scored(Parsed, kw_only=True, frozen=True):
     """A parsed trajectory with its reward: what step-reward writes."""
 
     reward: Annotated[Reward, _is("The reward and its parts.")]
+
+
+class Draw(Record, kw_only=True, frozen=True):
+    """A task that ucb-sample drew: the row of the pool with these fields, or these alone."""
+
+    draw: Annotated[Count, _is("Number of the draw since the state began, from 0. No number comes twice.")]
+    distribution: Annotated[str, _is("The distribution (the arm) a task belongs to.", min_length=1)]
+    p: Annotated[float, _is("Probability of a distribution to be drawn.", ge=0, le=1)]
+    state_seq: Annotated[Count, _is("Updates the state had seen: how old the probabilities are.")]
+
+
+class Feedback(Record, kw_only=True, frozen=True):
+    """What a trainer tells ucb-update: how much a distribution still moved the policy.
+
+    One of `advantages`, `advantage`, `rewards` has to be there; ucb-sample --follow takes the same rows, and requests.
+    """
+
+    id: Annotated[Id | None, _is("Names the record; feedback of a name that came before is not counted again.")] = None
+    distribution: Annotated[str | None, _is("The distribution (the arm) a task belongs to.", min_length=1)] = None
+    advantages: Annotated[list[float] | None, _is("Advantages of the samples of one prompt; signed or not.")] = None
+    advantage: Annotated[float | None, _is("The row's advantage: how much better than its like it was.")] = None
+    rewards: Annotated[list[float] | None, _is("Rewards of the samples of one prompt.")] = None
+    prompt_id: Annotated[Id | None, _is("The group the samples of one prompt form.")] = None
+    step: Annotated[Count | None, _is("Number of the update of the policy, from 1.")] = None
+    learner: Annotated[str | None, _is("Which of several trainers speaks.")] = None
+    response_tokens: Annotated[float | None, _is("Mean length of the responses, in tokens.", ge=0)] = None
+    draws: Annotated[Count | None, _is("A request to ucb-sample --follow: draw so many tasks.")] = None
+
+
+class ArmStats(Record, kw_only=True, frozen=True):
+    """One distribution as the bandit sees it: what ucb-stats prints."""
+
+    distribution: Annotated[str, _is("The distribution (the arm) a task belongs to.", min_length=1)]
+    p: Annotated[float, _is("Probability of a distribution to be drawn.", ge=0, le=1)]
+    ucb: Annotated[float, _is("Its score: mean absolute advantage plus the bonus for being seen seldom.")]
+    mean_abs_advantage: Annotated[float, _is("Mean of the absolute advantages in its window; 0 when there are none.")]
+    n: Annotated[Count, _is("How often it was seen, in the unit of `--count`.")]
+    window: Annotated[Count, _is("Absolute advantages in its window.")]
+
+
+class Advantaged(Trajectory, kw_only=True, frozen=True):
+    """A trajectory with its advantage: what group-advantage writes and policy-train reads."""
+
+    response: Annotated[str, _is("All that follows the prompt: the model's text and what was injected into it.")] = ""
+    reward: Annotated[
+        dict[str, Any] | float | None, _is("The reward: a number, or an object whose `total` is the reward.")
+    ] = None
+    advantage: Annotated[float, _is("The row's advantage: how much better than its like it was.")]
+    group_size: Annotated[Count | None, _is("Rows the advantage was made from.")] = None
+    distribution: Annotated[str | None, _is("The distribution (the arm) a task belongs to.", min_length=1)] = None
+    ref_logprobs: Annotated[
+        list[float] | None, _is("For each response token: log-probability in nats under the reference policy.")
+    ] = None
+
+
+class Pair(Record, kw_only=True, frozen=True):
+    """Two answers to one prompt, of which one is better: what dpo-train reads, in TRL's form."""
+
+    id: Annotated[Id | None, _is("Names the record; stays the same through all commands.")] = None
+    prompt: Annotated[Any, _is("What the model is asked: text, or messages with role and content.")]
+    chosen: Annotated[Any, _is("The better answer: text, or messages.")]
+    rejected: Annotated[Any, _is("The worse answer: text, or messages.")]
+    images: Annotated[list[str] | None, _is("Paths of the prompt's images, in order.")] = None
+    weight: Annotated[float | None, _is("What the pair counts in the loss.", ge=0)] = None
+    ref_chosen_logps: Annotated[
+        float | None, _is("Sum of the log-probabilities of `chosen` in nats under the reference policy.")
+    ] = None
+    ref_rejected_logps: Annotated[
+        float | None, _is("Sum of the log-probabilities of `rejected` in nats under the reference policy.")
+    ] = None
+
+
+class Puzzle(Record, kw_only=True, frozen=True):
+    """A Knights and Knaves puzzle: what kk-make writes and kk-reward reads."""
+
+    id: Id
+    distribution: Annotated[str, _is("The distribution (the arm) a task belongs to.", min_length=1)]
+    n_people: Annotated[Count, _is("Inhabitants of the puzzle.")]
+    quiz: Annotated[str, _is("The puzzle in words.")]
+    names: Annotated[list[str], _is("Names of the inhabitants, in order.")]
+    solution: Annotated[list[bool], _is("For each inhabitant, in order: true = knight, false = knave.")]
+    statements: Annotated[str, _is("What each inhabitant says, as a Python literal of nested tuples.")]
+    answer: Annotated[str | None, _is("The solution in words, a line an inhabitant.")] = None
 
 
 class StepStats(Record, kw_only=True, frozen=True):

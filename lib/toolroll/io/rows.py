@@ -48,10 +48,11 @@ class Row(Generic[V]):
 
     `view` holds the checked fields the command declared. `place` is "file:line". `index` counts the
     records of the input from 0 and stays with everything made from this row, so that output keeps
-    the order of the input.
+    the order of the input. A row that is `failed` failed before this command saw it and has no view; only commands
+    that asked for them get such rows, and give them back as they are. One that is `dropped` is not written.
     """
 
-    __slots__ = ("_added", "_line", "_shape", "_source", "error", "index", "raw", "view")
+    __slots__ = ("_added", "_line", "_shape", "_source", "dropped", "error", "failed", "index", "raw", "view")
 
     def __init__(
         self, raw: bytes, view: V, index: int = 0, source: str = "", line: int = 0, shape: Shape | None = None
@@ -64,6 +65,8 @@ class Row(Generic[V]):
         self._shape = shape
         self._added: dict[str, Any] | None = None
         self.error: dict[str, str] | None = None
+        self.failed = False
+        self.dropped = False
 
     @property
     def place(self) -> str:

@@ -34,6 +34,14 @@ class Contract:
     reducer: bool = False
     slow: bool = False
     expands: bool = False
+    source: bool = False
+    sees_errors: bool = False
+    distributed: bool = False
+
+    @property
+    def writes(self) -> bool:
+        """Whether the command gives rows, so that it has an output."""
+        return self.reads is not None or self.source
 
 
 @dataclass(frozen=True, slots=True)

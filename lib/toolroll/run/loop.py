@@ -47,11 +47,13 @@ class Rows(Generic[V]):
         ready: Callable[[], bool],
         done: Callable[[tuple[bytes, ...]], bool],
         refuse: Callable[[Row[V]], None],
+        cut: Callable[[], bool] = lambda: False,
     ) -> None:
         self._rows = rows
         self._ready = ready
         self._done = done
         self._refuse = refuse
+        self._cut = cut
 
     def __iter__(self) -> Iterator[Row[V]]:
         return self._rows
@@ -62,6 +64,11 @@ class Rows(Generic[V]):
     def ready(self) -> bool:
         """Whether the next row, or the end, can be had without waiting for another process."""
         return self._ready()
+
+    @property
+    def cut(self) -> bool:
+        """Whether the rows end before their time, by a signal or a bad row: what is incomplete then stays so."""
+        return self._cut()
 
     def done(self, *key: object) -> bool:
         """Whether an earlier run, now resumed, has written the row with this key already."""
@@ -94,16 +101,15 @@ class Run:
 
     def execute(self, make: Callable[[Rows[Any]], Iterable[Any] | None]) -> None:
         """Run `make(rows)` to its end and complete the output. Raises what should end the process."""
-        self.reader = Reader(
-            self.settings.inputs, stop=self.stop, before_wait=self._before_wait, hashed=self.manifest is not None
-        )
+        paths = (self.settings.inputs or ("-",)) if self.contract.reads is not None else ()
+        self.reader = Reader(paths, stop=self.stop, before_wait=self._before_wait, hashed=self.manifest is not None)
         complete = False
         try:
             self.sink = Sink(self.settings.output, each_row=self.settings.line_buffered or self.contract.slow)
             if self.settings.errors:
                 self.error_sink = Sink(self.settings.errors, each_row=True, atomic=False)
             self._start()
-            rows = Rows(self._rows(), self.reader.ready, self._is_done, self._refuse_row)
+            rows = Rows(self._rows(), self.reader.ready, self._is_done, self._refuse_row, self._is_cut)
             for item in make(rows) or ():
                 self._take(item)
             self._finish()
@@ -187,11 +193,15 @@ class Run:
                 if self.settings.strict:
                     _refuse_unknown(line, f"{name}:{number}")
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, RowError) as error:
-                if not self._set_aside(line, error, f"{name}:{number}", index):
+                refused = self._set_aside(line, error, f"{name}:{number}", index)
+                if self._failure is not None:
                     return
+                if refused is not None:
+                    yield refused
                 continue
             if is_error:
-                self._pass_on(line, index)
+                if (passed := self._pass_on(line, index)) is not None:
+                    yield passed
             elif skipping and self._is_done(self._named(line, f"{name}:{number}")):
                 counts.skipped += 1
             else:
@@ -211,30 +221,46 @@ class Run:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return shard.takes_group((line,))
 
-    def _set_aside(self, line: bytes, error: Exception, place: str, index: int) -> bool:
-        """Deal with a line that is no such record; False ends the input."""
+    def _is_cut(self) -> bool:
+        return self._failure is not None or bool(self.stop)
+
+    def _set_aside(self, line: bytes, error: Exception, place: str, index: int) -> Row[Any] | None:
+        """Deal with a line that is no such record; a row where the command wants to see it."""
         if is_error_row(line):
-            self._pass_on(line, index)
-            return True
+            return self._pass_on(line, index)
         bad = BadRow(line, error.why if isinstance(error, RowError) else read_error(line, error), place, index)
         keeps = self.settings.on_error == "keep" and not self.contract.reducer
         if keeps and self._is_done(self._keys(bad.encode())):
             self.log.counts.skipped += 1
-            return True
+            return None
         failure = self._refuse(bad.why, place, bad.encode)
         if failure is not None:
             if self.contract.reducer:
                 raise failure
             self._failure = failure
-            return False
+            return None
+        if self.contract.sees_errors:
+            return self._failed(bad.encode(), index, dropped=not keeps)
         if keeps:
             self._hand_over(bad)
-        return True
+        return None
 
-    def _pass_on(self, line: bytes, index: int) -> None:
+    def _pass_on(self, line: bytes, index: int) -> Row[Any] | None:
         self.log.counts.passed += 1
-        if not self.contract.reducer and not (self.settings.resume and self._is_done(self._keys(line))):
+        wanted = not self.contract.reducer and not (self.settings.resume and self._is_done(self._keys(line)))
+        if self.contract.sees_errors:
+            return self._failed(line, index, dropped=not wanted)
+        if wanted:
             self._hand_over(PassedRow(line, index))
+        return None
+
+    def _failed(self, line: bytes, index: int, *, dropped: bool) -> Row[Any]:
+        """A row that failed, for a command that sees those too."""
+        self._given = index
+        row: Row[Any] = Row(line, None, index)
+        row.failed = True
+        row.dropped = dropped
+        return row
 
     def _named(self, line: bytes, place: str) -> tuple[bytes, ...]:
         """The key of a row, which it must have for `--resume` to tell whether it is done."""
@@ -252,6 +278,8 @@ class Run:
         """Write one thing a command yielded: a row, a failed row, or a new record as a dict."""
         if isinstance(item, Row):
             self._taken = item.index
+            if item.dropped:
+                return
             if self._aside:
                 self._emit_aside(item.index)
             try:

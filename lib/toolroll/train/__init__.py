@@ -1,0 +1,1 @@
+"""Training: losses, the loop on accelerate, checkpoints, the policy directory."""
