@@ -248,7 +248,8 @@ def peak_rss_mb(argv: list[str], *, cwd: Path) -> float:
 
 
 COMMANDS = [_load(name, entry) for name, entry in entry_points().items()]
-READERS = [command for command in COMMANDS if command.tool.contract.reads is not None]
+SOURCES = [command for command in COMMANDS if command.tool.contract.source]  #: make rows of their own
+READERS = [command for command in COMMANDS if command.tool.contract.reads is not None and command not in SOURCES]
 REDUCERS = [command for command in READERS if command.tool.contract.reducer]
-STREAMERS = [command for command in READERS if not command.tool.contract.reducer]  #: rows in, rows out
+STREAMERS = [command for command in READERS if command.tool.contract.passes_rows]  #: rows in, rows out
 MAPPERS = [command for command in STREAMERS if not command.tool.contract.expands]  #: one row out for each in

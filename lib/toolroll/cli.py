@@ -271,6 +271,7 @@ def command(
     reducer: bool = False,
     slow: bool = False,
     expands: bool = False,
+    consumes: bool = False,
     source: bool = False,
     sees_errors: bool = False,
     distributed: bool = False,
@@ -284,7 +285,7 @@ def command(
     """
 
     def decorate(function: Callable[..., Any]) -> Tool:
-        contract = Contract(reads, adds or {}, key, reducer, slow, expands, source, sees_errors, distributed)
+        contract = Contract(reads, adds or {}, key, reducer, slow, expands, consumes, source, sees_errors, distributed)
         return Tool(name, function, contract, system=system, epilog=epilog)
 
     return decorate

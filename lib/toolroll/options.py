@@ -105,7 +105,10 @@ def standard_options(contract: Contract) -> list[click.Option]:
                     is_flag=True,
                     section=files,
                     help="Go on with an unfinished FILE.part: rows whose key stands there are skipped.",
-                ),
+                )
+            ]
+        if contract.passes_rows:
+            options += [
                 GroupedOption(
                     ["--shard"],
                     metavar="I/N",

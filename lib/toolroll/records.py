@@ -19,6 +19,8 @@ def _is(description: str, **limits: Any) -> Any:
 
 Id = Annotated[str | int, _is("Names the record; stays the same through all commands.")]
 Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[float, Meta(ge=0)]
+Arm = Annotated[str, Meta(min_length=1)]
 
 
 class Record(msgspec.Struct, kw_only=True, frozen=True, gc=False, omit_defaults=True):
@@ -198,7 +200,7 @@ class Draw(Record, kw_only=True, frozen=True):
     """A task that ucb-sample drew: the row of the pool with these fields, or these alone."""
 
     draw: Annotated[Count, _is("Number of the draw since the state began, from 0. No number comes twice.")]
-    distribution: Annotated[str, _is("The distribution (the arm) a task belongs to.", min_length=1)]
+    distribution: Annotated[Arm, _is("The distribution (the arm) a task belongs to.")]
     p: Annotated[float, _is("Probability of a distribution to be drawn.", ge=0, le=1)]
     state_seq: Annotated[Count, _is("Updates the state had seen: how old the probabilities are.")]
 
@@ -210,21 +212,21 @@ class Feedback(Record, kw_only=True, frozen=True):
     """
 
     id: Annotated[Id | None, _is("Names the record; feedback of a name that came before is not counted again.")] = None
-    distribution: Annotated[str | None, _is("The distribution (the arm) a task belongs to.", min_length=1)] = None
+    distribution: Annotated[Arm | None, _is("The distribution (the arm) a task belongs to.")] = None
     advantages: Annotated[list[float] | None, _is("Advantages of the samples of one prompt; signed or not.")] = None
     advantage: Annotated[float | None, _is("The row's advantage: how much better than its like it was.")] = None
     rewards: Annotated[list[float] | None, _is("Rewards of the samples of one prompt.")] = None
     prompt_id: Annotated[Id | None, _is("The group the samples of one prompt form.")] = None
     step: Annotated[Count | None, _is("Number of the update of the policy, from 1.")] = None
     learner: Annotated[str | None, _is("Which of several trainers speaks.")] = None
-    response_tokens: Annotated[float | None, _is("Mean length of the responses, in tokens.", ge=0)] = None
+    response_tokens: Annotated[Positive | None, _is("Mean length of the responses, in tokens.")] = None
     draws: Annotated[Count | None, _is("A request to ucb-sample --follow: draw so many tasks.")] = None
 
 
 class ArmStats(Record, kw_only=True, frozen=True):
     """One distribution as the bandit sees it: what ucb-stats prints."""
 
-    distribution: Annotated[str, _is("The distribution (the arm) a task belongs to.", min_length=1)]
+    distribution: Annotated[Arm, _is("The distribution (the arm) a task belongs to.")]
     p: Annotated[float, _is("Probability of a distribution to be drawn.", ge=0, le=1)]
     ucb: Annotated[float, _is("Its score: mean absolute advantage plus the bonus for being seen seldom.")]
     mean_abs_advantage: Annotated[float, _is("Mean of the absolute advantages in its window; 0 when there are none.")]
@@ -241,7 +243,7 @@ class Advantaged(Trajectory, kw_only=True, frozen=True):
     ] = None
     advantage: Annotated[float, _is("The row's advantage: how much better than its like it was.")]
     group_size: Annotated[Count | None, _is("Rows the advantage was made from.")] = None
-    distribution: Annotated[str | None, _is("The distribution (the arm) a task belongs to.", min_length=1)] = None
+    distribution: Annotated[Arm | None, _is("The distribution (the arm) a task belongs to.")] = None
     ref_logprobs: Annotated[
         list[float] | None, _is("For each response token: log-probability in nats under the reference policy.")
     ] = None
@@ -255,7 +257,7 @@ class Pair(Record, kw_only=True, frozen=True):
     chosen: Annotated[Any, _is("The better answer: text, or messages.")]
     rejected: Annotated[Any, _is("The worse answer: text, or messages.")]
     images: Annotated[list[str] | None, _is("Paths of the prompt's images, in order.")] = None
-    weight: Annotated[float | None, _is("What the pair counts in the loss.", ge=0)] = None
+    weight: Annotated[Positive | None, _is("What the pair counts in the loss.")] = None
     ref_chosen_logps: Annotated[
         float | None, _is("Sum of the log-probabilities of `chosen` in nats under the reference policy.")
     ] = None
@@ -268,7 +270,7 @@ class Puzzle(Record, kw_only=True, frozen=True):
     """A Knights and Knaves puzzle: what kk-make writes and kk-reward reads."""
 
     id: Id
-    distribution: Annotated[str, _is("The distribution (the arm) a task belongs to.", min_length=1)]
+    distribution: Annotated[Arm, _is("The distribution (the arm) a task belongs to.")]
     n_people: Annotated[Count, _is("Inhabitants of the puzzle.")]
     quiz: Annotated[str, _is("The puzzle in words.")]
     names: Annotated[list[str], _is("Names of the inhabitants, in order.")]

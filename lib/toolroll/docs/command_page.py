@@ -109,15 +109,17 @@ def _help(param: click.Parameter, context: click.Context) -> str:
 
 def _add_fields(page: Page, tool: Tool) -> None:
     contract = tool.contract
-    if contract.reads is None:
+    if not contract.writes:
         return
-    page.heading("INPUT AND OUTPUT FIELDS")
-    page.text("Of each row these fields are read and checked:")
-    for field in fields_of(contract.reads):
-        add_field(page, field)
-    if tool.contract.adds:
-        page.text("These fields are added; one that exists is replaced where it stands:")
-        for name, kind in tool.contract.adds.items():
+    page.heading("OUTPUT FIELDS" if contract.reads is None else "INPUT AND OUTPUT FIELDS")
+    if contract.reads is not None:
+        page.text("Of each row these fields are read and checked:")
+        for field in fields_of(contract.reads):
+            add_field(page, field)
+    if contract.adds:
+        added = "These fields are added; one that exists is replaced where it stands:"
+        page.text(added if contract.passes_rows else "The rows it writes have these fields:")
+        for name, kind in contract.adds.items():
             add_field(page, Field(name, type_text(kind), "", description_of(kind) or meaning_of(name)))
     page.text(_about_output(tool))
 
@@ -126,14 +128,21 @@ def _about_output(tool: Tool) -> str:
     contract = tool.contract
     if contract.reducer:
         return "The rows themselves are not passed on: the output is a result about all of them."
-    words = ["All other fields are passed on as they are."]
+    words = []
+    if contract.passes_rows:
+        words.append("All other fields are passed on as they are.")
+    elif contract.consumes:
+        words.append("The rows themselves are not passed on.")
     if contract.expands:
         words.append("One row may become several.")
+    if contract.sees_errors:
+        words.append("Rows that failed before count where rows are counted.")
     if contract.slow:
         words.append("Each row is handed on as soon as it is made.")
-    names = " and ".join(f"`{name}`" for name in contract.key)
-    verb = "together name" if contract.key[1:] else "names"
-    words.append(f"For `--resume`, {names} {verb} a row of the output.")
+    if not contract.source:
+        names = " and ".join(f"`{name}`" for name in contract.key)
+        verb = "together name" if contract.key[1:] else "names"
+        words.append(f"For `--resume`, {names} {verb} a row of the output.")
     return inline(" ".join(words))
 
 
@@ -141,7 +150,7 @@ def _add_exit_status(page: Page, tool: Tool) -> None:
     page.heading("EXIT STATUS")
     reads = tool.contract.reads is not None
     tolerated = "; with `--on-error` skip or keep, also when there were bad rows" if reads else ""
-    resumable = "" if tool.contract.reducer else "; with `-o`, `--resume` continues"
+    resumable = "" if tool.contract.reducer or tool.contract.source else "; with `-o`, `--resume` continues"
     text = _EXIT + _EXIT_ROWS if reads else _EXIT
     page.prose(text.format(tolerated=tolerated, resumable=resumable))
 

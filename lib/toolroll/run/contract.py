@@ -34,9 +34,15 @@ class Contract:
     reducer: bool = False
     slow: bool = False
     expands: bool = False
+    consumes: bool = False
     source: bool = False
     sees_errors: bool = False
     distributed: bool = False
+
+    @property
+    def passes_rows(self) -> bool:
+        """Whether the rows it reads come out again."""
+        return self.reads is not None and not (self.reducer or self.consumes or self.source)
 
     @property
     def writes(self) -> bool:

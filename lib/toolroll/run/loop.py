@@ -178,7 +178,7 @@ class Run:
         decode: Callable[[bytes], tuple[Any, bool, Shape]] = row_decoder(self.contract.reads, adds, exact)
         counts = self.log.counts
         whole = self.settings.shard is None and not self.settings.strict
-        skipping = self.settings.resume and not self.contract.expands
+        skipping = self.settings.resume and self.contract.passes_rows and not self.contract.expands
         for name, number, line in self.reader.lines():
             line = line.strip()
             if not line:
@@ -229,7 +229,7 @@ class Run:
         if is_error_row(line):
             return self._pass_on(line, index)
         bad = BadRow(line, error.why if isinstance(error, RowError) else read_error(line, error), place, index)
-        keeps = self.settings.on_error == "keep" and not self.contract.reducer
+        keeps = self.settings.on_error == "keep" and self.contract.passes_rows
         if keeps and self._is_done(self._keys(bad.encode())):
             self.log.counts.skipped += 1
             return None
@@ -247,7 +247,7 @@ class Run:
 
     def _pass_on(self, line: bytes, index: int) -> Row[Any] | None:
         self.log.counts.passed += 1
-        wanted = not self.contract.reducer and not (self.settings.resume and self._is_done(self._keys(line)))
+        wanted = self.contract.passes_rows and not (self.settings.resume and self._is_done(self._keys(line)))
         if self.contract.sees_errors:
             return self._failed(line, index, dropped=not wanted)
         if wanted:
