@@ -16,6 +16,7 @@ from toolroll.errors import RowError
 from toolroll.io.rows import Row
 from toolroll.run.loop import Rows
 from toolroll.run.seeds import record_seed
+from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
   Do it:
@@ -134,7 +135,64 @@ def total(rows: Rows[Item], *, delay: float) -> Iterator[dict[str, Any]]:
     yield {"name": "all", "count": count, "total": result}
 
 
-TOOLS: dict[str, Tool] = {str(tool.name): tool for tool in (tag, slow_cat, fail_some, spoil, expand, batch, total)}
+@command("count-up", source=True, adds={"n": int})
+@click.option("--to", type=int, default=3, help="How far.")
+@click.option("--delay", type=float, default=0.0, help="Seconds a row takes.")
+def count_up(*, to: int, delay: float, stop: StopFlag) -> Iterator[dict[str, Any]]:
+    """Make rows of its own, reading nothing."""
+    for n in range(to):
+        if stop:
+            return
+        if delay:
+            time.sleep(delay)
+        yield {"n": n}
+
+
+@command("echo-if", reads=Item, source=True, slow=True)
+@click.option("--follow", is_flag=True, help="Read rows, too.")
+def echo_if(rows: Rows[Item], *, follow: bool) -> Iterator[dict[str, Any]]:
+    """Make a row of its own, and one for each that it reads, if it reads any."""
+    yield {"n": -1}
+    if follow:
+        for row in rows:
+            yield {"n": row.view.n}
+
+
+@command("pairs", reads=Item, adds={"of": int}, sees_errors=True)
+def pairs(rows: Rows[Item]) -> Iterator[Row[Item]]:
+    """Hold rows back until there are two; failed ones count."""
+    held: list[Row[Item]] = []
+    for row in rows:
+        held.append(row)
+        if len(held) == 2:
+            good = sum(not one.failed for one in held)
+            yield from (one if one.failed else one.add(of=good) for one in held)
+            held.clear()
+    if not rows.cut:
+        yield from (one if one.failed else one.add(of=1) for one in held)
+
+
+@command("learn", reads=Item, consumes=True, sees_errors=True, distributed=True, slow=True, key=("step",))
+@click.option("--delay", type=float, default=0.0, help="Seconds a row takes.")
+def learn(rows: Rows[Item], *, delay: float) -> Iterator[dict[str, Any]]:
+    """Write a row of another kind for every two rows; failed ones count."""
+    step, taken, failed = 0, 0, 0
+    for row in rows:
+        if delay:
+            time.sleep(delay)
+        taken += 1
+        failed += row.failed
+        if taken == 2:
+            step += 1
+            if not rows.done(step):
+                yield {"step": step, "failed": failed}
+            taken = failed = 0
+
+
+TOOLS: dict[str, Tool] = {
+    str(tool.name): tool
+    for tool in (tag, slow_cat, fail_some, spoil, expand, batch, total, count_up, echo_if, pairs, learn)
+}
 
 if __name__ == "__main__":
     TOOLS[sys.argv.pop(1)].main()
