@@ -36,9 +36,9 @@ SCRIPT = {"match": ".", "reply": " r</reasoning><conclusion>c</conclusion></step
 class Specimen:
     """What a command can be run with.
 
-    `args` follow the command's name; `{dir}` in them is a fresh folder with `files` in it. A command that
-    `names_output` takes the name of something it makes behind its inputs. `row` makes its i-th row. One that
-    `needs_rows` fails without any.
+    `args` follow the command's name; `{dir}` in them is a fresh folder with `files` in it, `{new}` a name that is new
+    each time. A command that `names_output` takes the name of something it makes behind its inputs. `row` makes its
+    i-th row. One that `needs_rows` fails without any.
     """
 
     row: Callable[[int], dict[str, Any]] | None = None
@@ -57,7 +57,26 @@ def _parsed(i: int) -> dict[str, Any]:
     return {"id": f"q{i // 2}", "sample": i % 2, **answers, "steps": steps}
 
 
+def _advantaged(i: int) -> dict[str, Any]:
+    ids = {"prompt_ids": [1 + i % 9, 2], "response_ids": [3, 4 + i % 5, 63], "loss_mask": [1, 0, 1]}
+    group = {"id": f"q{i // 2}", "sample": i % 2, "prompt_id": f"q{i // 2}", "distribution": "easy"}
+    return {**group, **ids, "logprobs": [-4.1, 0.0, -4.2], "advantage": 1.0 - 2 * (i % 2)}
+
+
+def _pair(i: int) -> dict[str, Any]:
+    return {"id": f"p{i}", "prompt": f"what is {i}", "chosen": "yes", "rejected": "no no"}
+
+
 SPECIMENS = {
+    "dpo-train": Specimen(
+        _pair,
+        args=("--policy", "{new}", "--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu"),
+    ),
+    "pair-logps": Specimen(_pair, args=("--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu")),
+    "policy-train": Specimen(
+        _advantaged,
+        args=("--policy", "{new}", "--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu", "--emit-feedback"),
+    ),
     "rag-index": Specimen(
         lambda i: {"id": f"p{i}", "contents": f'"Title {i}"\nsome text about thing{i}'},
         names_output=True,
@@ -72,6 +91,11 @@ SPECIMENS = {
     "step-parse": Specimen(lambda i: {"id": f"q{i}", "sample": 0, "response": RESPONSE}),
     "step-reward": Specimen(_parsed, args=("--judge", "given")),
     "step-stats": Specimen(_parsed),
+    "text-rollout": Specimen(
+        lambda i: {"id": f"q{i}", "prompt": f"What is {i}?"},
+        args=("--backend", "scripted", "--model", "{dir}/script.jsonl"),
+        files=(("script.jsonl", json.dumps(SCRIPT).encode()),),
+    ),
 }
 OWN_SPECIMEN = Specimen(lambda i: {"id": f"i{i}", "n": i})
 
@@ -116,7 +140,8 @@ class Command:
         """The command line: the specimen's arguments, then `args`, then the input files, then what it names itself."""
         for name, data in self.specimen.files:
             (folder / name).write_bytes(data)
-        own = [arg.replace("{dir}", str(folder)) for arg in self.specimen.args]
+        new = str(folder / f"new-{time.monotonic_ns()}")
+        own = [arg.replace("{dir}", str(folder)).replace("{new}", new) for arg in self.specimen.args]
         names = [os.fspath(name) for name in inputs]
         if self.specimen.names_output:
             names = [*(names or ["-"]), str(folder / f"made-{time.monotonic_ns()}")]

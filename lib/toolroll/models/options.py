@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from toolroll.errors import UsageError
 
 if TYPE_CHECKING:
     from toolroll.models.base import Sampling, TextEngine
@@ -66,6 +69,38 @@ class SamplingOptions:
         return Sampling(
             temperature=self.temperature, top_p=self.top_p, top_k=self.top_k, max_tokens=max_tokens, seed=seed
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyOptions:
+    """The values of the options of commands that take their model from a policy directory."""
+
+    policy: Path | None = None
+    follow: bool = False
+
+    def __post_init__(self) -> None:
+        if self.follow and self.policy is None:
+            raise UsageError("goes with --policy", place="--follow")
+
+
+def policy_options(option: Callable[..., click.Option]) -> list[click.Option]:
+    """The options of `PolicyOptions`, made by `option`, which is click.Option with a `section`."""
+    return [
+        option(
+            ["--policy"],
+            section="Model",
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            help="Take the model from a policy directory's current version.",
+        ),
+        option(
+            ["--follow"],
+            section="Model",
+            is_flag=True,
+            help="With --policy: go on with a new version as soon as there is one, when the samples under way have "
+            "ended.",
+        ),
+    ]
 
 
 def sampling_options(option: Callable[..., click.Option]) -> list[click.Option]:

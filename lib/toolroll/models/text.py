@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,7 @@ class HFEngine:
         notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         on_gpu = loaded.device.is_cuda
-        self.name = f"hf:{loaded.name}"
         self.codec: HFCodec = loaded.codec
-        self.weights_id = loaded.weights_id
         self.usage = Usage()
         self.capacity = batch or (64 if on_gpu else 32)
         self._notify = notify
@@ -60,11 +59,9 @@ class HFEngine:
         self._batch = self.capacity
         self._full_chunk = self._chunk = chunk or (4096 if on_gpu else 512)
         self._model = _prepared(loaded)
-        config = loaded.model.config.get_text_config()
-        trained = getattr(config, "max_position_embeddings", None)
+        self._learn(loaded)
+        trained = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
         self.max_context: int | None = min(filter(None, (max_context, trained)), default=None)
-        self._layers: int = config.num_hidden_layers
-        self._vocabulary: int = loaded.model.get_input_embeddings().num_embeddings
         self._nothing_masked = torch.zeros(1, 1, 1, 1, device=loaded.device.name)
         self._rows = RowTable(Slots(torch.device(loaded.device.name), self.max_context), self._most_rows())
         self._lines: dict[Hashable, Line] = {}
@@ -141,16 +138,25 @@ class HFEngine:
     def reload(self, path: str | Path) -> None:
         """Go on with the weights in folder `path`, of the same tokenizer; whatever was read is read anew when needed.
 
-        Not while a completion is under way (ToolrollError).
+        Not while a completion is under way (ToolrollError). When it fails, the engine goes on with the old weights: the
+        new ones are loaded beside them in the memory of the CPU, and a GPU holds one of the two at a time.
         """
         if self._active:
             raise ToolrollError("sequences are being written with the old weights", place=str(path))
+        loaded = load_causal_lm(str(path), replace(self.device, name="cpu"))
+        new = _prepared(loaded)
         self._rows.clear()
-        self._model = None
+        if self.device.is_cuda:
+            self._model.to("cpu")
+        try:
+            new.to(self.device.name)
+        except RuntimeError:
+            new.to("cpu")
+            self._model.to(self.device.name)
+            raise
+        self._model = new
+        self._learn(loaded)
         gc.collect()
-        loaded = load_causal_lm(str(path), self.device)
-        self._model = _prepared(loaded)
-        self.weights_id = loaded.weights_id
 
     def close(self) -> None:
         """Free the model and everything read."""
@@ -159,6 +165,13 @@ class HFEngine:
         self._active.clear()
         self._model = None
         gc.collect()
+
+    def _learn(self, loaded: Loaded) -> None:
+        """Note what the engine has to know of its model."""
+        self.name = f"hf:{loaded.name}"
+        self.weights_id = loaded.weights_id
+        self._layers: int = loaded.model.config.get_text_config().num_hidden_layers
+        self._vocabulary: int = loaded.model.get_input_embeddings().num_embeddings
 
     def _most_rows(self) -> int:
         return self._batch + self._batch // 4  # the rest is for sequences that wait for somebody else

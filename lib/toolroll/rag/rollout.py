@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from toolroll.errors import RowError
 from toolroll.models.base import Codec, Completion, Generate, Sampling
+from toolroll.models.rollouts import Transcript
 from toolroll.rag.corpus import NO_HITS, Hit, Rendered, render
 from toolroll.rag.protocol import Protocol, find_action
 from toolroll.rag.retrieve import Retriever
@@ -80,43 +81,6 @@ def search_all(retriever: Retriever, topk: int) -> Callable[[Sequence[Search]], 
     return handle
 
 
-@dataclass(slots=True)
-class Transcript:
-    """The response as it grows, with what training needs: ids, who wrote each, and log-probs.
-
-    `ids` become None for good when a back end does not tell its token ids.
-    """
-
-    text: str = ""
-    ids: list[int] | None = field(default_factory=list)
-    mask: list[int] = field(default_factory=list)
-    logprobs: list[float] | None = field(default_factory=list)
-
-    def inject(self, text: str, ids: tuple[int, ...] | None) -> None:
-        """Text that is not the model's: no loss on it."""
-        self.text += text
-        if self.ids is not None and ids is not None:
-            self.ids += ids
-            self.mask += [0] * len(ids)
-            if self.logprobs is not None:
-                self.logprobs += [0.0] * len(ids)
-        else:
-            self.ids = None
-
-    def write(self, completion: Completion) -> None:
-        """Text of the model."""
-        self.text += completion.text
-        if self.ids is None or completion.ids is None:
-            self.ids = None
-            return
-        self.ids += completion.ids
-        self.mask += [1] * len(completion.ids)
-        if self.logprobs is not None and completion.logprobs is not None:
-            self.logprobs += completion.logprobs
-        else:
-            self.logprobs = None
-
-
 class Rollout:
     """What one trajectory needs to know; `episode()` runs it on any engine."""
 
@@ -175,11 +139,9 @@ class Rollout:
 
     def fields(self) -> dict[str, Any]:
         """The trajectory so far, as fields of a row."""
-        transcript = self.transcript
-        with_ids = transcript.ids is not None and self.prompt_ids is not None
         return {
             "prompt": self.prompt,
-            "response": transcript.text,
+            "response": self.transcript.text,
             "turns": self.turns,
             "n_search": len(self.turns),
             "finish": self.finish,
@@ -187,10 +149,7 @@ class Rollout:
             "dialect": self.protocol.name,
             "constrained": self.constraint is not None,
             "forced_tokens": self.constraint.forced if self.constraint is not None else 0,
-            "prompt_ids": self.prompt_ids if with_ids else None,
-            "response_ids": transcript.ids if with_ids else None,
-            "loss_mask": transcript.mask if with_ids else None,
-            "logprobs": transcript.logprobs if with_ids else None,
+            **self.transcript.fields(self.prompt_ids),
         }
 
     def _ask(self, pending: tuple[str, tuple[int, ...] | None], turn: int) -> Generate:

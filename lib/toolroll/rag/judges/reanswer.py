@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from toolroll.io.cache import Cache, cache_key
-from toolroll.models.base import Completion, Message, Sampling
+from toolroll.models.base import Completion, Message, Sampling, engine_identity
 from toolroll.run.seeds import record_seed
 
 if TYPE_CHECKING:
@@ -32,12 +32,6 @@ def closed_book_messages(query: str) -> list[Message]:
         "question, or give the information the query is after. Be brief. If you do not know, say so.\n\n"
     )
     return [{"role": "user", "content": text + query.strip()}]
-
-
-def engine_identity(engine: TextEngine) -> str:
-    """Back end, model and, where the engine knows them, weights."""
-    weights = getattr(engine, "weights_id", None)
-    return f"{engine.name}@{weights}" if weights else engine.name
 
 
 class Reanswerer:

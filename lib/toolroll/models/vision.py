@@ -1,0 +1,130 @@
+"""Image-text models: the model, its processor, and images as the tensors the model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toolroll.errors import RowError, ToolrollError
+from toolroll.models.adapters import is_adapter
+from toolroll.models.codec import HFCodec
+from toolroll.models.device import Device
+from toolroll.models.load import Loaded, find_model, quiet, short_name, weights_id, whole
+
+TOKEN_FEATURES = ("token_type_ids", "mm_token_type_ids")  #: one number a token of the text
+
+
+def takes_images(name: str, notify: Callable[[str], None] = lambda _: None) -> bool:
+    """Whether the model `name` (as for `load_causal_lm`) is an image-text model, by its configuration."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
+
+    place = find_model(name, notify)
+    if is_adapter(place):
+        return False
+    try:
+        config = AutoConfig.from_pretrained(place)
+    except (OSError, ValueError, KeyError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ToolrollError(f"has no configuration that can be read: {reason}", place=name) from error
+    return config.model_type in KNOWN
+
+
+def load_processor(name: str, notify: Callable[[str], None] = lambda _: None) -> Any:
+    """The processor of an image-text model: its tokenizer and what turns images into tensors."""
+    from transformers import AutoProcessor
+
+    try:
+        with quiet():
+            return AutoProcessor.from_pretrained(find_model(name, notify))
+    except ImportError as error:
+        raise ToolrollError(f"its processor needs a package: {_first_line(error)}", place=name) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ToolrollError(f"its processor cannot be loaded: {_first_line(error)}", place=name) from error
+
+
+def load_image_text(name: str, device: Device, *, notify: Callable[[str], None] = lambda _: None) -> Loaded:
+    """Load the image-text model `name` on `device`, in eval mode. Raises ToolrollError with `name` as its place."""
+    from transformers import AutoModelForImageTextToText
+
+    place = find_model(name, notify)
+    processor = load_processor(name, notify)
+    try:
+        with quiet():
+            model = whole(
+                AutoModelForImageTextToText.from_pretrained(
+                    place, dtype=getattr(torch, device.dtype), output_loading_info=True
+                )
+            )
+            model.to(device.name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise ToolrollError(f"cannot be loaded as an image-text model: {_first_line(error)}", place=name) from error
+    codec = HFCodec(processor.tokenizer, [])
+    return Loaded(model.eval(), codec, short_name(name), weights_id(place, model), device, processor)
+
+
+def open_image(path: Path) -> Any:
+    """The image in a file, in red, green and blue. RowError, with the file's name, when there is none."""
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise ToolrollError("images need pillow: pip install pillow") from error
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except UnidentifiedImageError as error:
+        raise RowError(f"{path}: not an image") from error
+    except OSError as error:
+        raise RowError(f"{path}: {error.strerror or error}") from error
+
+
+def processed(processor: Any, text: str, paths: Sequence[Path]) -> tuple[list[int], dict[str, Tensor]]:
+    """Token ids of a text with its images' places filled, and the images as tensors, by the model's argument names.
+
+    Nothing is cut, and no special token is added to the text.
+    """
+    images = [open_image(path) for path in paths]
+    try:
+        made = processor(images=[images], text=[text], return_tensors="pt", add_special_tokens=False)
+    except (ValueError, IndexError, TypeError, StopIteration) as error:
+        raise RowError(f"the processor does not take the prompt and its {len(images)} images: {error}") from error
+    features = {name: value for name, value in made.items() if isinstance(value, Tensor)}
+    features.pop("attention_mask", None)
+    ids: list[int] = features.pop("input_ids")[0].tolist()
+    image_id = getattr(processor, "image_token_id", None)
+    if image_id is not None and image_id not in ids:
+        raise RowError("the prompt has no place for its images")
+    return ids, features
+
+
+def side_by_side(features: Sequence[Mapping[str, Tensor]], longest: int) -> dict[str, Tensor]:
+    """The tensors of several texts as one batch: images one after the other, numbers a token padded to `longest`."""
+    names = features[0].keys() if features else ()
+    return {
+        name: torch.cat([_padded(part[name], (longest,)) for part in features])
+        if name in TOKEN_FEATURES
+        else _joined([part[name] for part in features])
+        for name in names
+    }
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Tensors one after the other; where they differ in size (tiles an image has, say) zeros fill up."""
+    sizes = tuple(max(size) for size in zip(*(part.shape[1:] for part in parts), strict=True))
+    return torch.cat([_padded(part, sizes) for part in parts])
+
+
+def _padded(tensor: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    if tuple(tensor.shape[1:]) == sizes:
+        return tensor
+    made = tensor.new_zeros((tensor.shape[0], *sizes))
+    made[tuple(slice(0, size) for size in tensor.shape)] = tensor
+    return made
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

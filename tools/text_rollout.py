@@ -1,0 +1,134 @@
+"""text-rollout: let a language model answer prompts, and record every token.
+
+Prompts and the one turn of an answer: toolroll.models.answers. Many samples on one engine: toolroll.models.rollouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolroll.cli import command, uses_model, uses_policy, uses_sampling, uses_seed
+from toolroll.errors import UsageError
+from toolroll.models.options import ModelOptions, PolicyOptions, SamplingOptions
+from toolroll.records import Prompt, Trajectory, field_types, view
+
+if TYPE_CHECKING:
+    from toolroll.io.rows import Row
+    from toolroll.models.rollouts import Sample
+    from toolroll.run.log import Log
+    from toolroll.run.loop import Rows
+    from toolroll.run.manifest import Manifest
+    from toolroll.run.signals import StopFlag
+
+EXAMPLES = """
+  Four answers to each prompt, with the embedded model:
+    text-rollout prompts.jsonl --samples 4 --response-tokens 64 -o rollouts.jsonl
+  Prompts made from the fields of rows, answers that begin as they should:
+    text-rollout puzzles.jsonl --prompt-file prompt.txt --prefill 'Answer:' --stop '</answer>'
+  In a training loop, with the newest version of the policy:
+    text-rollout --policy policy --follow --samples 8 < prompts.fifo
+"""
+
+NOTES = """
+In a prompt file, {name} stands for the row's field of that name: a string as it is, anything else as JSON. {{ and }}
+stand for braces. Without a prompt file a row's `messages` are the prompt, or else its `prompt`, and the `prompt` that
+is written is the whole text the model was given, with the chat template.
+
+The text of --prefill is the beginning of `response`, with mask 0 and log-probability 0, as it is not the model's. It is
+turned into tokens apart from the prompt.
+
+finish is eos when the model ended its answer (that token is the last of `response_ids`, and not in `response`), stop at
+a string of --stop, which is part of the response, and token_limit at --response-tokens or --max-tokens. A prompt that
+leaves no room for an answer is an error, not an empty answer.
+
+log-probabilities are the policy's own at the sampling temperature, before top-p and top-k cut anything away.
+
+An id and a sample determine an answer's seed, so order, batches, shards and resuming change no draw; where a row has
+`draw`, as ucb-sample gives it, that counts too, and a prompt drawn again is answered anew.
+"""
+
+
+@command(
+    "text-rollout",
+    system="Training",
+    reads=view(Prompt, "id", "prompt", "messages", "draw"),
+    adds=field_types(
+        Trajectory,
+        *("sample", "prompt_id", "model", "policy_version", "seed", "prompt", "response", "finish"),
+        *("prompt_ids", "response_ids", "loss_mask", "logprobs"),
+    ),
+    slow=True,
+    expands=True,
+    epilog="See rag-rollout(1), group-advantage(1), policy-train(1), toolroll-records(5).",
+)
+@click.option(
+    "--prompt-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What to ask; {name} in it stands for the row's field of that name.",
+)
+@click.option("--raw-prompt", is_flag=True, help="Do not use the model's chat template.")
+@click.option("--system", metavar="TEXT", help="System message, for prompts that have none.")
+@click.option("--prefill", default="", metavar="TEXT", help="What every answer begins with; the model goes on from it.")
+@click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Answers a prompt.")
+@click.option(
+    "--response-tokens",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="Longest answer, in tokens, without the text of --prefill.",
+)
+@click.option("--stop", "stops", multiple=True, metavar="TEXT", help="End an answer behind this text. Repeatable.")
+@uses_seed
+@uses_sampling
+@uses_policy
+@uses_model
+def main(
+    rows: Rows[Any],
+    *,
+    model: ModelOptions,
+    policy: PolicyOptions,
+    sampling: SamplingOptions,
+    prompt_file: Path | None,
+    raw_prompt: bool,
+    system: str | None,
+    prefill: str,
+    samples: int,
+    response_tokens: int,
+    stops: tuple[str, ...],
+    seed: int,
+    log: Log,
+    stop: StopFlag,
+    manifest: Manifest | None,
+) -> Iterator[Row[Any]]:
+    """Let a language model answer prompts, and record every token.
+
+    Reads rows with `prompt` (text) or `messages`, or any rows with `--prompt-file`. Writes `--samples` rows for each:
+    the answer, and, for training, token ids, who wrote each and its log-probability as sampled. A prompt the model
+    fails at is an error row that keeps what was made so far.
+    """
+    from toolroll.models.answers import Answer, Prompter, read_template
+    from toolroll.models.rollouts import Rollouts, Sample
+
+    if raw_prompt and system is not None:
+        raise UsageError("a system message needs the chat template: drop --raw-prompt", place="--system")
+    if not all(stops):
+        raise UsageError("an empty text would end every answer", place="--stop")
+    template = read_template(prompt_file) if prompt_file is not None else None
+    with Rollouts(model, policy, samples=samples, seed=seed, log=log, stop=stop) as rollouts:
+        engine = rollouts.engine
+        prompter = Prompter(rollouts.chat, template, system, raw_prompt)
+
+        def begin(row: Row[Any], _sample: int, own_seed: int) -> Sample:
+            draw = replace(sampling.sampling(seed=own_seed, max_tokens=response_tokens), stop=stops)
+            answer = Answer(engine.codec, draw, prefill=prefill, context=engine.max_context)
+            return Sample(answer.episode(prompter(row)), answer.fields)
+
+        if manifest is not None:
+            manifest.notes["model"] = rollouts.model
+        yield from rollouts.run(rows, begin)
