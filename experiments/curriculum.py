@@ -1,4 +1,4 @@
-"""DUMP's claim in miniature: does drawing tasks by UCB over mean absolute advantages reach an accuracy in fewer updates?
+"""DUMP's claim in miniature: does drawing tasks by UCB reach an accuracy in fewer updates?
 
 A transformer of some 300,000 parameters, trained from scratch, sorts digits. A level is how many digits there are; each
 level is an arm. A short supervised warm-up on mostly easy levels is followed by GRPO with a binary reward (all digits
@@ -146,7 +146,7 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def answer(self, prompts: Tensor, steps: int, generator: torch.Generator | None = None) -> Tensor:
-        """Answers of `steps` digits, BLANK after that: [B, longest]; sampled at temperature 1, or greedy without one."""
+        """Answers of `steps` digits, BLANK after that: [B, longest]; sampled with `generator`, greedy without."""
         answers = torch.full((len(prompts), self.longest), BLANK)
         ids, pasts = prompts, []
         for i in range(steps):

@@ -22,6 +22,8 @@ out=${OUT:-dump-out}
 
 mkdir -p "$out"
 last=$(printf 'v%06d' "$steps")
+adapters=(--lora "$lora")
+if [ "$lora" -gt 0 ]; then adapters+=(--publish-as adapter); fi
 
 # Puzzles with 2, 3 and 4 people: three distributions, each an arm of the bandit.
 if [ ! -f "$out/pool.jsonl" ]; then
@@ -41,9 +43,14 @@ Mia said: "Leo is a knave". Leo said: "Mia is a knave and Kim is a knight". Kim 
 {quiz}
 PROMPT
 
-# What policy-train says, up to its request for more puzzles after the last update: then the ring comes to rest.
+# What policy-train says, up to its request for more puzzles after the last update: there the ring comes to rest.
 until_last_update() {
-  awk -v step="\"step\":$steps[,}]" '$0 ~ step { last = 1 } last && /"draws"/ { exit } { print; fflush() }'
+  local line seen=no
+  while IFS= read -r line; do
+    if [[ $line == *'"step":'$steps[,}]* ]]; then seen=yes; fi
+    if [[ $seen == yes && $line == *'"draws":'* ]]; then return; fi
+    printf '%s\n' "$line"
+  done
 }
 
 ring() {
@@ -57,12 +64,12 @@ ring() {
     tee -a "$out/rollouts.jsonl" |
     policy-train --policy "$out/policy" --emit-feedback --steps "$out/steps.jsonl" \
       --batch-rows $((tasks * samples)) --temperature "$temperature" \
-      --lora "$lora" --lr "$rate" |
+      "${adapters[@]}" --lr "$rate" |
     until_last_update > "$out/feedback"
 }
 
 if [ ! -e "$out/policy/current" ]; then
-  policy-train --policy "$out/policy" --model "$model" --lora "$lora" < /dev/null
+  policy-train --policy "$out/policy" --model "$model" "${adapters[@]}" < /dev/null  # version 0
 fi
 if [[ $(basename "$(readlink "$out/policy/current")") < $last ]]; then
   rm -f "$out/feedback"
@@ -77,3 +84,33 @@ if [[ $(basename "$(readlink "$out/policy/current")") < $last ]]; then
   rm -f "$out/feedback"
   [ "$code" -eq 0 ] || exit "$code"
 fi
+
+echo
+ucb-stats --state "$out/ucb" --table
+ucb-stats --state "$out/ucb" --plot "$out/schedule.png" > /dev/null || echo "(no picture)"
+echo
+python3 - "$out/rollouts.jsonl" << 'PYTHON'
+"""Mean reward of each distribution in the first and in the second half of the rollouts, and what varied in a group."""
+import json
+import sys
+
+rows = [row for row in map(json.loads, open(sys.argv[1])) if "error" not in row]
+print("distribution  early           late            groups with unlike rewards")
+for name in sorted({row["distribution"] for row in rows}):
+    cells = []
+    for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+        rewards = [row["reward"] for row in half if row["distribution"] == name]
+        cells.append(f"{sum(rewards) / len(rewards):.3f} (n={len(rewards)})" if rewards else "-")
+    groups = {}
+    for row in rows:
+        if row["distribution"] == name:
+            groups.setdefault((row["id"], row["draw"], row["policy_version"]), set()).add(row["reward"])
+    unlike = sum(len(rewards) > 1 for rewards in groups.values())
+    print(f"{name:<14}{cells[0]:<16}{cells[1]:<16}{unlike} of {len(groups)}")
+PYTHON
+echo
+echo "Files:"
+for file in pool.jsonl ucb policy rollouts.jsonl steps.jsonl schedule.png; do
+  echo "  $out/$file"
+done
+echo "Why each distribution stands where it does:  ucb-stats --state $out/ucb --explain | jq -r .why"

@@ -75,7 +75,15 @@ SPECIMENS = {
     "pair-logps": Specimen(_pair, args=("--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu")),
     "policy-train": Specimen(
         _advantaged,
-        args=("--policy", "{new}", "--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu", "--emit-feedback"),
+        args=(
+            "--policy",
+            "{new}",
+            "--model",
+            str(ROOT / "tests/data/tiny-llama"),
+            "--device",
+            "cpu",
+            "--emit-feedback",
+        ),
     ),
     "rag-index": Specimen(
         lambda i: {"id": f"p{i}", "contents": f'"Title {i}"\nsome text about thing{i}'},

@@ -40,9 +40,15 @@ def rollouts(count: int, *, seed: int = 0, samples: int = 4) -> list[dict[str, A
         group = i // samples
         rows.append(
             {
-                **{"id": f"q{group}", "sample": i % samples, "prompt_id": f"q{group}", "draw": group},
-                **{"distribution": "ab"[group % 2], "policy_version": "v000000"},
-                **{"prompt_ids": prompt, "response_ids": response, "loss_mask": mask},
+                "id": f"q{group}",
+                "sample": i % samples,
+                "prompt_id": f"q{group}",
+                "draw": group,
+                "distribution": "ab"[group % 2],
+                "policy_version": "v000000",
+                "prompt_ids": prompt,
+                "response_ids": response,
+                "loss_mask": mask,
                 "logprobs": [value if own else 0.0 for value, own in zip(found, mask, strict=True)],
                 "advantage": chance.gauss(0, 1),
                 "reward": {"total": chance.random()},

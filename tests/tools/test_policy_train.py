@@ -151,17 +151,8 @@ def test_two_processes_do_what_one_does(whole, tmp_path):
     folder, before = whole
     (tmp_path / "rows.jsonl").write_bytes(training.lines(training.rollouts(36)))
     (tmp_path / "run.py").write_text("from toolroll.tools.policy_train import main\nmain()\n")
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    line = [*launch, "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "run.py", *USUAL]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    line = [*launch, "run.py", *USUAL]
     result = frame.run([*line, "rows.jsonl"], cwd=tmp_path, env=QUICK)
     assert result.rc == 0, result.err
     assert "2 processes" in result.err

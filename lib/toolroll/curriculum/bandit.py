@@ -90,8 +90,7 @@ class Arm:
     def window(self, k: int) -> array[float]:
         """The last k absolute advantages."""
         if self._new:
-            self.kept.extend(self._new[-k:])
-            del self.kept[:-k]
+            self.kept = (self.kept + array("d", self._new[-k:]))[-k:]
             self._new = []
         return self.kept
 

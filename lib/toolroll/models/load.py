@@ -147,6 +147,7 @@ def find_model(name: str, notify: Callable[[str], None]) -> str:
 
 
 def short_name(name: str) -> str:
+    """What records call the model `name`."""
     return EMBEDDED if name == "embedded" else Path(name).stem if name.endswith(".gguf") else Path(name).resolve().name
 
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from itertools import islice
 from typing import Any, TypeVar
 
 import torch
@@ -94,7 +95,6 @@ class Team:
         """Leave the process group."""
         if self.world > 1:
             self.accelerator.end_training()
-            torch.distributed.destroy_process_group()
 
 
 def _trainable(chosen: Device, dtype: str) -> Device:
@@ -106,4 +106,4 @@ def _trainable(chosen: Device, dtype: str) -> Device:
 
 def _next(iterator: Iterator[T]) -> list[T]:
     """The next value in a list, which is empty at the end."""
-    return [value for value, _ in zip(iterator, range(1), strict=False)]
+    return list(islice(iterator, 1))
