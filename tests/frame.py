@@ -67,11 +67,22 @@ def _pair(i: int) -> dict[str, Any]:
     return {"id": f"p{i}", "prompt": f"what is {i}", "chosen": "yes", "rejected": "no no"}
 
 
+BANDIT = (  #: one that has seen nothing
+    ("bandit/settings.json", b"{}\n"),
+    ("bandit/journal.jsonl", b'{"add":["a","b"],"crc":"ffc76879"}\n'),
+)
+
+
+def _feedback(i: int) -> dict[str, Any]:
+    return {"id": f"f{i}", "distribution": "ab"[i % 2], "advantages": [1.0, -1.0, 0.5, -0.5]}
+
+
 SPECIMENS = {
     "dpo-train": Specimen(
         _pair,
         args=("--policy", "{new}", "--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu"),
     ),
+    "group-advantage": Specimen(lambda i: {"id": f"q{i // 2}", "sample": i % 2, "reward": float(i % 2)}),
     "pair-logps": Specimen(_pair, args=("--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu")),
     "policy-train": Specimen(
         _advantaged,
@@ -99,6 +110,9 @@ SPECIMENS = {
     "step-parse": Specimen(lambda i: {"id": f"q{i}", "sample": 0, "response": RESPONSE}),
     "step-reward": Specimen(_parsed, args=("--judge", "given")),
     "step-stats": Specimen(_parsed),
+    "ucb-sample": Specimen(args=("--state", "{dir}/ucb", "--init", "--arm", "a", "--arm", "b", "-n", "3")),
+    "ucb-stats": Specimen(args=("--state", "{dir}/bandit"), files=BANDIT),
+    "ucb-update": Specimen(_feedback, args=("--state", "{dir}/bandit"), files=BANDIT),
     "text-rollout": Specimen(
         lambda i: {"id": f"q{i}", "prompt": f"What is {i}?"},
         args=("--backend", "scripted", "--model", "{dir}/script.jsonl"),
@@ -147,6 +161,7 @@ class Command:
     def line(self, folder: Path, *args: Any, inputs: tuple[Any, ...] = ()) -> list[str]:
         """The command line: the specimen's arguments, then `args`, then the input files, then what it names itself."""
         for name, data in self.specimen.files:
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(data)
         new = str(folder / f"new-{time.monotonic_ns()}")
         own = [arg.replace("{dir}", str(folder)).replace("{new}", new) for arg in self.specimen.args]

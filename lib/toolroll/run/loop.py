@@ -48,12 +48,14 @@ class Rows(Generic[V]):
         done: Callable[[tuple[bytes, ...]], bool],
         refuse: Callable[[Row[V]], None],
         cut: Callable[[], bool] = lambda: False,
+        written: Callable[[Row[V]], bool] = lambda _: False,
     ) -> None:
         self._rows = rows
         self._ready = ready
         self._done = done
         self._refuse = refuse
         self._cut = cut
+        self._written = written
 
     def __iter__(self) -> Iterator[Row[V]]:
         return self._rows
@@ -73,6 +75,10 @@ class Rows(Generic[V]):
     def done(self, *key: object) -> bool:
         """Whether an earlier run, now resumed, has written the row with this key already."""
         return self._done(tuple(orjson.dumps(part) for part in key))
+
+    def written(self, row: Row[V]) -> bool:
+        """Whether an earlier run, now resumed, has written the row made of this one already."""
+        return self._written(row)
 
     def refuse(self, row: Row[V], why: str) -> None:
         """For a command that gives no row back: count and tell a row it cannot use. Raises under `stop`."""
@@ -109,7 +115,9 @@ class Run:
             if self.settings.errors:
                 self.error_sink = Sink(self.settings.errors, each_row=True, atomic=False)
             self._start()
-            rows = Rows(self._rows(), self.reader.ready, self._is_done, self._refuse_row, self._is_cut)
+            rows = Rows(
+                self._rows(), self.reader.ready, self._is_done, self._refuse_row, self._is_cut, self._was_written
+            )
             for item in make(rows) or ():
                 self._take(item)
             self._finish()
@@ -220,6 +228,9 @@ class Run:
             return shard.takes_group(key_reader(self.settings.group_by)(line))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return shard.takes_group((line,))
+
+    def _was_written(self, row: Row[Any]) -> bool:
+        return self.settings.resume and self._is_done(self._keys(row.raw))
 
     def _is_cut(self) -> bool:
         return self._failure is not None or bool(self.stop)

@@ -92,9 +92,9 @@ class Team:
             start += tensor.numel()
 
     def close(self) -> None:
-        """Leave the process group."""
+        """Leave the process group, when all are done with it."""
         if self.world > 1:
-            self.accelerator.end_training()
+            self.accelerator.wait_for_everyone()
 
 
 def _trainable(chosen: Device, dtype: str) -> Device:

@@ -26,9 +26,9 @@ def samples(count=6, seed=0):
     ]
 
 
-def opened(options=CriticOptions()):
+def opened(options=None):
     trainer = open_trainer(OPTIONS, str(training.TINY))
-    return trainer, open_critic(str(training.TINY), options, OPTIONS, trainer.team)
+    return trainer, open_critic(str(training.TINY), options or CriticOptions(), OPTIONS, trainer.team)
 
 
 def known(rows, value=0.0, ref=None):

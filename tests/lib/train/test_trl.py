@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import pytest
@@ -16,6 +17,7 @@ with warnings.catch_warnings():
     from datasets import Dataset
     from transformers import LlamaConfig, LlamaForCausalLM
 
+import tiny_pairs  # noqa: E402
 from tiny_pairs import tokenizer  # noqa: E402
 
 from toolroll.train import losses, pairs  # noqa: E402
@@ -110,6 +112,44 @@ def test_dpo_and_its_gradient(tmp_path, rows, theirs, ours):
             assert float(stats[name]) / len(rows) == pytest.approx(theirs_found[metric][0], rel=1e-5, abs=1e-5)
         assert float(stats["accuracy"]) / len(rows) == pytest.approx(theirs_found["rewards/accuracies"][0])
     same_gradients(model, expected, found)
+
+
+def test_dpo_with_images(tmp_path):
+    """Its vision collator and its loss, on a tiny LLaVA: the same tokens, the same images, the same loss."""
+    from PIL import Image
+
+    folder = tiny_pairs.write_image_model(tmp_path / "llava")
+    scorer = pairs.PairScorer.load(str(folder), "cpu")
+    rows, encoded = [], []
+    for talk, colour in zip(TALKS, ((250, 0, 0), (0, 250, 0), (0, 0, 250)), strict=True):
+        path = tiny_pairs.picture(tmp_path / f"{colour.index(250)}.png", colour)
+        rows.append({**talk, "images": [Image.open(path).convert("RGB")]})
+        encoded.append(scorer.encoder(**talk, images=[path.name], folder=tmp_path))
+    args = trl.DPOConfig(
+        output_dir=str(tmp_path), max_length=None, per_device_train_batch_size=3, remove_unused_columns=False, **QUIET
+    )
+    judge = trl.DPOTrainer(
+        copy.deepcopy(scorer.model),
+        ref_model=copy.deepcopy(scorer.model),
+        args=args,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=scorer.encoder.processor,
+    )
+    with torch.no_grad():
+        for weight in judge.model.parameters():
+            weight += 0.05 * torch.randn_like(weight)
+    judge.model.eval()
+    batch = judge.data_collator(rows)
+    assert as_sets(batch["input_ids"], batch["attention_mask"]) == {
+        (*pair.prompt, *answer) for pair in encoded for answer in (pair.chosen, pair.rejected)
+    }
+    expected = judge.compute_loss(judge.model, batch).detach()
+    current, before = (
+        torch.tensor(pairs.PairScorer(model, scorer.encoder)(encoded, 4096)).T for model in (judge.model, scorer.model)
+    )
+    found, stats = losses.dpo_loss(*current, *before)
+    assert abs(float(stats["margin"])) > 0.01
+    assert float(found) == pytest.approx(float(expected), abs=1e-6)
 
 
 def as_sets(ids, mask) -> set[tuple[int, ...]]:

@@ -260,5 +260,5 @@ class TestDemands:
         assert "not 0 and 1" in self.refusal(loss_mask=[2] * len(self.row["loss_mask"])).replace(
             "something else than", "not"
         )
-        infinite = [math.inf] + self.row["logprobs"][1:]
+        infinite = [math.inf, *self.row["logprobs"][1:]]
         assert "logprobs has a value that is not finite" in self.refusal(logprobs=infinite)
