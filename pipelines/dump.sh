@@ -79,10 +79,13 @@ if [[ $(basename "$(readlink "$out/policy/current")") < $last ]]; then
   group=$!
   trap 'kill -TERM -- "-$group"' INT TERM HUP
   code=0
-  wait "$group" || code=$?
+  { wait "$group" || code=$?; } 2> /dev/null
   while kill -0 -- "-$group" 2> /dev/null; do sleep 0.2; done
   rm -f "$out/feedback"
-  [ "$code" -eq 0 ] || exit "$code"
+  if [ "$code" -ne 0 ]; then
+    echo "dump.sh: ended early (exit code $code); start it again to go on" >&2
+    exit "$code"
+  fi
 fi
 
 echo

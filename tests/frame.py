@@ -82,7 +82,10 @@ SPECIMENS = {
         _pair,
         args=("--policy", "{new}", "--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu"),
     ),
-    "group-advantage": Specimen(lambda i: {"id": f"q{i // 2}", "sample": i % 2, "reward": float(i % 2)}),
+    "group-advantage": Specimen(
+        lambda i: {"id": f"q{i // 2}", "sample": i % 2, "reward": float(i % 2)},
+        args=("--group-size", "1"),  # rows leave as they come
+    ),
     "pair-logps": Specimen(_pair, args=("--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu")),
     "policy-train": Specimen(
         _advantaged,

@@ -124,16 +124,16 @@ def main(rows: Rows[Any], *, log: Log, stop: StopFlag, **options: Any) -> Iterat
     from toolroll.train.session import Session
 
     options = _with_preset(options)
-    session = Session(options["publishing"], options["training"], seed=options["seed"], notify=log.note)
-    pairs, given = session.team.share(_read(rows, log, session, **options) if session.team.is_main else ([], []))
-    if pairs:
-        update = _open(log, session, pairs, given, **options)
+    with Session(options["publishing"], options["training"], seed=options["seed"], notify=log.note) as session:
+        pairs, given = session.team.share(_read(rows, log, session, **options) if session.team.is_main else ([], []))
+        if not pairs:
+            return
+        update = _prepare(session, log, pairs, given, **options)
         if session.team.is_main:
             yield from _unsaid(rows, session.last)
         for row in _updates(session, update, stop, options["publishing"].publish):
             if not rows.done(row["step"]):
                 yield row
-    session.close()
 
 
 def _updates(session: Session, update: PairUpdate, stop: StopFlag, publish: int) -> Iterator[dict[str, Any]]:
@@ -228,10 +228,10 @@ def _tell(log: Log, counts: Counter[str], max_tokens: int, *, skipped: bool) -> 
         log.warn(f"in {counts['shortened']} pairs tokens change where prompt and answer meet; the answer begins there")
 
 
-def _open(
-    log: Log, session: Session, pairs: list[Encoded], given: list[Reference | None], **options: Any
+def _prepare(
+    session: Session, log: Log, pairs: list[Encoded], given: list[Reference | None], **options: Any
 ) -> PairUpdate:
-    """The policy with all that was saved of it, and what updates it."""
+    """Give the session all that was saved of it; what updates its policy."""
     from toolroll.train.dpo import PairUpdate, digest_of, known_references
 
     preference: Preference = options["preference"]

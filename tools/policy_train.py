@@ -147,51 +147,47 @@ def main(
     """
     from toolroll.train.feed import Feed
     from toolroll.train.sample import Demands
+    from toolroll.train.session import Session
     from toolroll.train.steps import StepsFile
 
-    session, update = _open(log, **options)
-    demands = Demands(
-        options["objective"],
-        session.trainer.vocabulary,
-        ref_logprobs=options["objective"].kl_coef > 0 and update.reference is None,
-    )
-    names = ("max_stale", "max_tokens", "on_long", "on_partial")
-    feed = Feed(
-        rows, options["batch_rows"], session.consumed, demands, session.step, **{name: options[name] for name in names}
-    )
-    steps_file = StepsFile(steps if session.team.is_main else None, session.step, session.last.get("row"))
-    if session.last and session.team.is_main:
-        yield from _unsaid(rows, session.last, emit_feedback=emit_feedback)
-    for batch in session.team.stream(feed):
-        began = time.monotonic()
-        row = _train(session, update, batch)
-        if row and timings:
-            row["train_s"] = time.monotonic() - began
-        feedback = batch.feedback(session.step, rewards=update.critic is not None) if row else []
-        session.consumed.add(batch.digests)
-        feed.step = session.step
-        if row:
-            session.last = {"row": row, "feedback": feedback}
-            if session.step % options["publishing"].publish == 0:
-                session.save()
-            steps_file.write(row)
-        if emit_feedback:
-            yield from [*feedback, {"draws": batch.draws}]
-        elif row:
-            yield row
-    session.close()
+    publishing, training, objective = options["publishing"], options["training"], options["objective"]
+    with Session(publishing, training, seed=options["seed"], notify=log.note) as session:
+        update = _prepare(session, log, **options)
+        ref_logprobs = objective.kl_coef > 0 and update.reference is None
+        demands = Demands(objective, session.trainer.vocabulary, ref_logprobs)
+        limits = {name: options[name] for name in ("max_stale", "max_tokens", "on_long", "on_partial")}
+        feed = Feed(rows, options["batch_rows"], session.consumed, demands, session.step, **limits)
+        steps_file = StepsFile(steps if session.team.is_main else None, session.step, session.last.get("row"))
+        if session.last and session.team.is_main:
+            yield from _unsaid(rows, session.last, emit_feedback=emit_feedback)
+        for batch in session.team.stream(feed):
+            began = time.monotonic()
+            row = _train(session, update, batch)
+            session.consumed.add(batch.digests)
+            feed.step = session.step
+            feedback = []
+            if row:
+                if timings:
+                    row["train_s"] = time.monotonic() - began
+                feedback = batch.feedback(session.step, rewards=objective.algo == "ppo")
+                session.last = {"row": row, "feedback": feedback}
+                if session.step % publishing.publish == 0:
+                    session.save()
+                steps_file.write(row)
+            if emit_feedback:
+                yield from [*feedback, {"draws": batch.draws}]
+            elif row:
+                yield row
     _tell(log, feed)
 
 
-def _open(log: Log, **options: Any) -> tuple[Session, PolicyUpdate]:
-    """The policy with all that was saved of it, and what updates it."""
+def _prepare(session: Session, log: Log, **options: Any) -> PolicyUpdate:
+    """Give the session all that was saved of it; what updates its policy."""
     from toolroll.train.critic import open_critic
-    from toolroll.train.session import Session
     from toolroll.train.setup import open_reference
     from toolroll.train.update import PolicyUpdate
 
     objective, training, seed = options["objective"], options["training"], options["seed"]
-    session = Session(options["publishing"], training, seed=seed, notify=log.note)
     critic = None
     settings = {**asdict(objective), **asdict(training), "seed": seed}
     settings |= {name: options[name] for name in ("batch_rows", "on_partial", "max_stale", "max_tokens", "reference")}
@@ -205,7 +201,7 @@ def _open(log: Log, **options: Any) -> tuple[Session, PolicyUpdate]:
     reference = None
     if objective.kl_coef or options["reference"]:
         reference = open_reference(session.trainer, options["reference"], objective.temperature, log.note)
-    return session, PolicyUpdate(session.trainer, objective, seed=seed, reference=reference, critic=critic)
+    return PolicyUpdate(session.trainer, objective, seed=seed, reference=reference, critic=critic)
 
 
 def _train(session: Session, update: PolicyUpdate, batch: Batch) -> dict[str, Any] | None:

@@ -63,6 +63,12 @@ def furthest(one, other) -> float:
     return max(float((one[name].float() - other[name].float()).abs().max()) for name in one)
 
 
+def same_but_for_rounding(rows, others) -> None:
+    names = ("step", "pairs", "loss", "margin", "rewards_chosen", "rewards_rejected", "grad_norm", "lr")
+    for one, other in zip(rows, others, strict=True):
+        assert [one[name] for name in names] == pytest.approx([other[name] for name in names], rel=1e-3, abs=1e-4)
+
+
 @pytest.fixture(scope="module")
 def whole(folder):
     """A run that nothing disturbed."""
@@ -128,8 +134,7 @@ def test_reference_log_probabilities_of_pair_logps_are_those_of_the_start(folder
     done = train(folder, tmp_path / "policy", rows=(str(tmp_path / "ready.jsonl"),))
     assert "reference log-probabilities" not in done.err
     assert not (tmp_path / "policy" / "state" / "reference.safetensors").exists()
-    for one, other in zip(done.rows, whole.rows, strict=True):
-        assert one == {name: pytest.approx(value, rel=1e-3, abs=1e-4) for name, value in other.items()}
+    same_but_for_rounding(done.rows, whole.rows)
 
 
 def test_other_pairs_and_other_settings_are_refused(folder, whole):
@@ -141,6 +146,9 @@ def test_other_pairs_and_other_settings_are_refused(folder, whole):
     other = train(folder, folder / "whole", stdin=lines(ready), rows=())
     assert other.rc == 1
     assert "was trained on other pairs, or the same in another order; name another folder" in other.complaints[-1]
+    empty = train(folder, folder / "whole", rows=("/dev/null",))
+    assert (empty.rc, empty.rows) == (0, [])
+    assert (folder / "whole" / "state" / "current").readlink().name == "c000006"
     changed = train(folder, folder / "whole", "--beta", "0.2")
     assert changed.complaints == ["dpo-train: --beta: training began with 0.1; 0.2 would be another one"]
 
@@ -173,7 +181,7 @@ def test_pairs_with_images_train_an_image_text_model(tmp_path):
     argv = [*COMMANDS["pair-logps"], "--device", "cpu", "--max-tokens", "25", "--on-long", "skip"]
     after = frame.run([*argv, "--model", "policy/current", "pairs.jsonl"], cwd=tmp_path, env=ONE_THREAD)
     assert [row["id"] for row in after.rows] == ["text"]
-    assert "pair-logps: 4 pairs were left out: longer than --max-tokens 25" in after.complaints
+    assert "pair-logps: warning: 4 pairs were left out: longer than --max-tokens 25" in after.complaints
 
 
 def test_two_processes_train_as_one(folder, whole, tmp_path):
@@ -183,23 +191,30 @@ def test_two_processes_train_as_one(folder, whole, tmp_path):
     argv = [*launch, str(tmp_path / "run.py"), "--policy", str(tmp_path / "policy"), "--model", "model", *SETTINGS]
     done = frame.run([*argv, "pairs.jsonl"], cwd=folder, env=ONE_THREAD)
     assert done.rc == 0, done.err
-    for one, other in zip(done.rows, whole.rows, strict=True):
-        assert one == {name: pytest.approx(value, rel=1e-3, abs=1e-4) for name, value in other.items()}
+    same_but_for_rounding(done.rows, whole.rows)
 
 
-@pytest.mark.parametrize(
-    ("row", "why"),
-    [
-        ({"prompt": "x", "rejected": "b"}, "Object missing required field `chosen`"),
-        ({"prompt": "x", "chosen": "", "rejected": "b"}, "`chosen` is empty"),
-        ({"prompt": "x", "chosen": "a", "rejected": "b", "weight": -1}, "Expected `float` >= 0.0"),
-        ({"prompt": "x", "chosen": "a", "rejected": "b", "images": ["a.png"]}, "has images, and the model takes none"),
-        ({"prompt": "x", "chosen": "a", "rejected": "b", "ref_chosen_logps": -1}, "is missing"),
-    ],
-)
-def test_a_row_that_is_no_pair_ends_the_run_or_is_left_out(folder, tmp_path, row, why):
-    (tmp_path / "bad.jsonl").write_bytes(lines([*talks(2), row]))
-    done = train(folder, tmp_path / "policy", rows=(str(tmp_path / "bad.jsonl"),))
-    assert (done.rc, done.rows) == (1, [])
-    assert why in done.complaints[-1]
-    assert f"{tmp_path / 'bad.jsonl'}:3: " in done.complaints[-1]
+def test_rows_that_are_no_pairs_are_told_and_left_out(folder, tmp_path):
+    good = {"id": "good", "prompt": "x", "chosen": "a", "rejected": "b"}
+    bad = {
+        "Object missing required field `chosen`": {"chosen": None},
+        "`chosen` is empty": {"chosen": ""},
+        "Expected `float` >= 0.0": {"weight": -1},
+        "not JSON": {"weight": float("nan")},
+        "the pair has images, and the model takes none": {"images": ["a.png"]},
+        "one of `ref_chosen_logps` and `ref_rejected_logps` is missing": {"ref_chosen_logps": -1.0},
+        "tokens, more than --max-tokens 64": {"prompt": "x" * 64},
+    }
+    rows = [{key: value for key, value in {**good, **wrong}.items() if value is not None} for wrong in bad.values()]
+    same = {**good, "rejected": "a"}
+    (tmp_path / "bad.jsonl").write_bytes(lines([good, *rows, same]))
+    settings = ["--on-error", "skip", "--max-tokens", "64", "--epochs", "1"]
+    done = train(folder, tmp_path / "policy", *settings, rows=(str(tmp_path / "bad.jsonl"),))
+    assert done.rc == 0, done.err
+    for number, (why, told) in enumerate(zip(bad, done.complaints, strict=False), 2):
+        assert told.startswith(f"dpo-train: {tmp_path / 'bad.jsonl'}:{number}: ")
+        assert why in told
+    assert done.complaints[len(bad)].endswith(
+        ": 1 pairs have the same answer twice: there is nothing to learn from them"
+    )
+    assert [row["pairs"] for row in done.rows] == [2]

@@ -36,7 +36,7 @@ class Collector:
         self.n_counted = self.n_known = self.n_left_out = self.n_advantages = 0
         self._new_arms = new_arms
         self._from_rewards = from_rewards
-        self._arms = frozenset(state.bandit.arms)
+        self._arms = state.bandit.arms
         self._new: set[str] = set()
         self._pending: list[Any] = []
 
@@ -62,7 +62,7 @@ class Collector:
         with self.state.writing():
             fresh: set[str] = set()
             self.state.learn([batch for rows in batches if (batch := self._batch(rows, fresh))], arms=self._new)
-        self._arms, self._new = frozenset(self.state.bandit.arms), set()
+        self._arms, self._new = self.state.bandit.arms, set()
 
     def _batch(self, rows: list[Any], fresh: set[str]) -> Batch | None:
         """What the rows say that is neither known nor `fresh`, the names just met; None when that is nothing."""

@@ -13,7 +13,6 @@ cuts it off. Feedback has ids; the last `remember` of them at least are known, s
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -194,7 +193,7 @@ class State:
 
     def add_arms(self, names: Iterable[str]) -> None:
         """Journal new arms and take them in. Inside `writing`."""
-        if new := sorted(set(names) - set(self.bandit.arms)):
+        if new := sorted({name for name in names if name not in self.bandit.arms}):
             self._append(Entry(add=new))
 
     def reserve(self, draws: int, drawn: Mapping[str, int] | None = None) -> None:
@@ -206,8 +205,9 @@ class State:
         try:
             with open(self.journal, "ab", buffering=0) as file:
                 try:
-                    if file.write(lines) != len(lines):
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    rest = memoryview(lines)
+                    while rest:
+                        rest = rest[file.write(rest) :]
                 except OSError:
                     file.truncate(self._read_bytes)
                     raise

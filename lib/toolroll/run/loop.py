@@ -230,7 +230,9 @@ class Run:
             return shard.takes_group((line,))
 
     def _was_written(self, row: Row[Any]) -> bool:
-        return self.settings.resume and self._is_done(self._keys(row.raw))
+        known = self.settings.resume and self._is_done(self._keys(row.raw))
+        self.log.counts.skipped += known
+        return known
 
     def _is_cut(self) -> bool:
         return self._failure is not None or bool(self.stop)

@@ -6,6 +6,7 @@ which pairs come next: a run that was killed goes on where its checkpoint stands
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from math import ceil
@@ -22,6 +23,7 @@ from toolroll.train.batch import deal
 from toolroll.train.head import Scorer
 from toolroll.train.losses import dpo_loss
 from toolroll.train.pairs import Encoded, answer_logprobs, measured, parts
+from toolroll.train.policy import version_name
 from toolroll.train.preference import Preference
 from toolroll.train.setup import Trainer, frozen_model
 from toolroll.train.update import scoring
@@ -134,7 +136,7 @@ def known_references(
         asked = [pairs[i] for i in wanted]
         path, key = session.directory.state / "reference.safetensors", f"{digest_of(asked)} {name or 'start'}"
         found = session.team.share(load_references(path, key) if session.team.is_main else None)
-        if found is None and name is None and (session.directory.state / "current").is_symlink():
+        if found is None and name is None and not _is_start(session):
             why = "does not have the reference log-probabilities of these pairs; name another folder, or --reference"
             raise ToolrollError(why, place=str(session.options.policy))
         if found is None:
@@ -144,6 +146,13 @@ def known_references(
                 save_references(path, key, found)
     made = iter(found or ())
     return [next(made) if known is None else known for known in given]
+
+
+def _is_start(session: Session) -> bool:
+    """Whether the session's model, before it takes up a checkpoint, is the one that training on pairs began with."""
+    about = session.directory.state / "current" / "about.json"
+    base = Path(session.source).name == version_name(0)
+    return session.team.share(base or not about.is_file() or not json.loads(about.read_text())["last"])
 
 
 def references_of(

@@ -60,6 +60,7 @@ class PolicyDirectory:
             self._lock = open(self.state / "lock", "w")  # noqa: SIM115 - held while the trainer runs
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self.close()
             raise ToolrollError("another trainer is at work on it", place=str(self.path)) from error
         except OSError as error:
             raise ToolrollError(error.strerror or str(error), place=str(self.path)) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -39,10 +39,30 @@ class Session:
         self.settings: dict[str, Any] = {}
         self._saved: int | None = None
         self._published: int | None = None
-        source = self._start() if self.team.is_main else ""
-        self.source = self.team.share(source)
-        self.trainer: Trainer = open_trainer(training, self.source, seed=seed, team=self.team, notify=notify)
+        try:
+            self.source = self.team.share(self._start() if self.team.is_main else "")
+            self.trainer: Trainer = open_trainer(training, self.source, seed=seed, team=self.team, notify=notify)
+        except BaseException:
+            self.directory.close()
+            raise
         self.learners: dict[str, Learner] = {"policy": self.trainer.learner}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.close()
+        self.directory.close()
+
+    def close(self) -> None:
+        """Save what was not saved yet, and let others in. Where something went wrong, leaving the block saves nothing."""
+        try:
+            if self._saved is not None and (self._saved != self.step or self.consumed.n_unsaved):
+                self.save()
+            self.team.close()
+        finally:
+            self.directory.close()
 
     def _start(self) -> str:
         """Take hold of the directory; the model that training starts or goes on from."""
@@ -129,13 +149,6 @@ class Session:
             return torch.bfloat16 if self.team.choice.is_cuda else torch.float32
         dtype: torch.dtype = getattr(torch, name)
         return dtype
-
-    def close(self) -> None:
-        """Save what was not saved yet, and let others in."""
-        if self._saved != self.step or self.consumed.n_unsaved:
-            self.save()
-        self.directory.close()
-        self.team.close()
 
 
 def _name_base(folder: Path, base: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -192,7 +193,9 @@ def _with_adapters(model: Any, options: TrainOptions, seed: int) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft asks transformers for what it calls by another name by now
+            return get_peft_model(model, config)
     except ValueError as error:
         raise UsageError(str(error).splitlines()[0], place="--lora-targets") from error
 

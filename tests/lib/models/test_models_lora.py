@@ -10,11 +10,12 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from toolroll.errors import ToolrollError
+from toolroll.errors import ToolrollError, UsageError
 from toolroll.models.base import Generate, Sampling
 from toolroll.models.device import Device
 from toolroll.models.episodes import complete
 from toolroll.models.load import load_causal_lm
+from toolroll.models.open import open_text_engine
 from toolroll.models.policy import current_policy
 from toolroll.models.text import HFEngine
 
@@ -113,6 +114,12 @@ def test_an_adapter_is_a_whole_version_of_a_policy(base, tmp_path):
     save_adapter(base, tmp_path / "policy" / "v000003", seed=1)
     (tmp_path / "policy" / "current").symlink_to("v000003")
     assert current_policy(tmp_path / "policy").name == "v000003"
+
+
+def test_vllm_is_not_given_an_adapter(base, tmp_path):
+    save_adapter(base, tmp_path / "one", seed=1)
+    with pytest.raises(UsageError, match="one: a LoRA adapter needs the hf back end"):
+        open_text_engine(model=str(tmp_path / "one"), backend="vllm")
 
 
 def without_some_weights(folder):

@@ -10,6 +10,7 @@ from toolroll.io.rows import Row
 from toolroll.models import rollouts as module
 from toolroll.models.answers import Answer, Prompter, fill, read_template
 from toolroll.models.base import Completion, Sampling
+from toolroll.models.codec import HFCodec
 from toolroll.models.episodes import drive
 from toolroll.models.options import ModelOptions, PolicyOptions
 from toolroll.models.policy import PolicyVersion
@@ -243,3 +244,15 @@ def test_a_system_message_goes_before_messages_without_one():
     with_own = row(0)
     with_own.view.messages = [said(system), said(user)]
     assert prompter(with_own) == repr([system, user])
+
+
+def test_messages_that_the_chat_template_refuses_fail_their_row():
+    import transformers
+    from tokenizers import Tokenizer, models
+
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"a": 0}, [])))
+    tokenizer.chat_template = "{% if messages[0].role != 'user' %}{{ raise_exception('who is this?') }}{% endif %}ok"
+    codec = HFCodec(tokenizer)
+    assert codec.chat([{"role": "user", "content": "hi"}]) == "ok"
+    with pytest.raises(RowError, match=r"the chat template refuses these messages: who is this\?"):
+        codec.chat([{"role": "elf", "content": "hi"}])
