@@ -49,16 +49,11 @@ def _rollout(records: Records) -> tuple[float, float]:
     return 1 / records[1]["toolroll is times"], 1 / 2.0
 
 
-def _training(records: Records) -> tuple[float, float]:
-    return 1 / records[1]["policy-train is times"], 1 / 0.9
-
-
 TABLES = [
     Table("startup", "Start-up", worst=_startup, quick=("--runs", "3")),
     Table("rows", "Row-wise commands", quick=("--size-mb", "10", "--runs", "1"), worst=_rows),
     Table("retrieval", "Retrieval: 4,016 passages, 400 questions, top 3"),
     Table("rollout", "Rollouts on the embedded model", quick=("--questions", "2"), worst=_rollout),
-    Table("training", "Updates of the embedded model", quick=("--rows", "2", "--rounds", "1"), worst=_training),
 ]
 
 
