@@ -49,11 +49,24 @@ def _rollout(records: Records) -> tuple[float, float]:
     return 1 / records[1]["toolroll is times"], 1 / 2.0
 
 
+def _training(records: Records) -> tuple[float, float]:
+    return 1 / records[1]["policy-train is times"], 1 / 0.9
+
+
+def _bandit(records: Records) -> tuple[float, float]:
+    """The slowest of: 100,000 rows of feedback a second, 1,000 answers a second."""
+    updates = min(row["rows/s"] for row in records if row["what"].startswith("ucb-update"))
+    answers = min(row["rows/s"] for row in records if row["what"].startswith("ucb-sample"))
+    return max(100_000 / updates, 1_000 / answers), 1.0
+
+
 TABLES = [
     Table("startup", "Start-up", worst=_startup, quick=("--runs", "3")),
     Table("rows", "Row-wise commands", quick=("--size-mb", "10", "--runs", "1"), worst=_rows),
     Table("retrieval", "Retrieval: 4,016 passages, 400 questions, top 3"),
     Table("rollout", "Rollouts on the embedded model", quick=("--questions", "2"), worst=_rollout),
+    Table("bandit", "The bandit", quick=("--rows", "2000", "--requests", "50"), worst=_bandit),
+    Table("training", "Updates of the embedded model", quick=("--rows", "2", "--rounds", "1"), worst=_training),
 ]
 
 

@@ -57,6 +57,16 @@ def _parsed(i: int) -> dict[str, Any]:
     return {"id": f"q{i // 2}", "sample": i % 2, **answers, "steps": steps}
 
 
+def _advantaged(i: int) -> dict[str, Any]:
+    ids = {"prompt_ids": [1 + i % 9, 2], "response_ids": [3, 4 + i % 5, 63], "loss_mask": [1, 0, 1]}
+    group = {"id": f"q{i // 2}", "sample": i % 2, "prompt_id": f"q{i // 2}"}
+    return {**group, **ids, "logprobs": [-4.1, 0.0, -4.2], "advantage": 1.0 - 2 * (i % 2)}
+
+
+def _pair(i: int) -> dict[str, Any]:
+    return {"id": f"p{i}", "prompt": f"what is {i}", "chosen": "yes", "rejected": "no no"}
+
+
 BANDIT = (  #: one that has seen nothing
     ("bandit/settings.json", b"{}\n"),
     ("bandit/journal.jsonl", b'{"add":["a","b"],"crc":"ffc76879"}\n'),
@@ -68,9 +78,26 @@ def _feedback(i: int) -> dict[str, Any]:
 
 
 SPECIMENS = {
+    "dpo-train": Specimen(
+        _pair,
+        args=("--policy", "{new}", "--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu"),
+    ),
     "group-advantage": Specimen(
         lambda i: {"id": f"q{i // 2}", "sample": i % 2, "reward": float(i % 2)},
         args=("--group-size", "1"),  # rows leave as they come
+    ),
+    "pair-logps": Specimen(_pair, args=("--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu")),
+    "policy-train": Specimen(
+        _advantaged,
+        args=(
+            "--policy",
+            "{new}",
+            "--model",
+            str(ROOT / "tests/data/tiny-llama"),
+            "--device",
+            "cpu",
+            "--emit-feedback",
+        ),
     ),
     "rag-index": Specimen(
         lambda i: {"id": f"p{i}", "contents": f'"Title {i}"\nsome text about thing{i}'},

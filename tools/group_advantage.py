@@ -69,7 +69,7 @@ _READS = msgspec.defstruct(
     adds=field_types(Advantaged, "advantage", "group_size"),
     expands=True,
     sees_errors=True,
-    epilog="See step-reward(1), ucb-update(1), toolroll-records(5).",
+    epilog="See policy-train(1), ucb-update(1), toolroll-records(5).",
 )
 @click.option(
     "--estimator",

@@ -64,7 +64,7 @@ An id and a sample determine an answer's seed, so order, batches, shards and res
     ),
     slow=True,
     expands=True,
-    epilog="See rag-rollout(1), group-advantage(1), toolroll-records(5).",
+    epilog="See rag-rollout(1), group-advantage(1), policy-train(1), toolroll-records(5).",
 )
 @click.option(
     "--prompt-file",

@@ -294,7 +294,7 @@ class Learned(Record, kw_only=True, frozen=True):
 
 
 class Advantaged(Trajectory, kw_only=True, frozen=True):
-    """A trajectory with its advantage: what group-advantage writes."""
+    """A trajectory with its advantage: what group-advantage writes and policy-train reads."""
 
     response: Annotated[str, _is("All that follows the prompt: the model's text and what was injected into it.")] = ""
     reward: Annotated[
@@ -306,6 +306,80 @@ class Advantaged(Trajectory, kw_only=True, frozen=True):
     ref_logprobs: Annotated[
         list[float] | None, _is("For each response token: log-probability in nats under the reference policy.")
     ] = None
+
+
+class TrainStep(Record, kw_only=True, frozen=True):
+    """One update of a policy: what policy-train writes. Means are over the tokens the model wrote."""
+
+    step: Annotated[Count, _is("Number of the update of the policy, from 1.")]
+    version: Annotated[str, _is("The version in the policy directory that has this update.")]
+    rows: Annotated[Count, _is("Trajectories it was made from.")]
+    tokens: Annotated[Count, _is("Tokens of them that the model wrote.")]
+    loss: Annotated[float, _is("What was minimised, mean over the steps of the optimizer.")]
+    policy_loss: Annotated[float, _is("Its part that is the clipped policy gradient.")]
+    kl: Annotated[float | None, _is("Divergence from the reference in nats; null without one.")] = None
+    entropy: Annotated[float, _is("Entropy of the policy in nats.")]
+    clip_frac: Annotated[float, _is("Share of tokens whose ratio was clipped.", ge=0, le=1)]
+    ratio_mean: Annotated[float, _is("Ratio of new to old probability.")]
+    approx_kl: Annotated[float, _is("Divergence from the old policy in nats, by k3.")]
+    grad_norm: Annotated[Positive, _is("Norm of the gradient before clipping, mean over the steps.")]
+    lr: Annotated[Positive, _is("The learning rate.")]
+    mean_reward: Annotated[float | None, _is("Mean reward of trajectories.")] = None
+    mean_abs_advantage: Annotated[float | None, _is("Mean of the absolute advantages; null with ppo.")] = None
+    value_loss: Annotated[float | None, _is("Loss of the critic (ppo).")] = None
+    value_mean: Annotated[float | None, _is("Mean value the critic gave before the update (ppo).")] = None
+    stale: Annotated[Count, _is("Rows left out because their policy was too old.")] = 0
+    long: Annotated[Count, _is("Rows left out because they were too long.")] = 0
+    failed: Annotated[Count, _is("Rows that failed earlier or could not be used.")] = 0
+    train_s: Annotated[float | None, _is("Seconds the update took (policy-train --timings).")] = None
+
+
+class Pair(Record, kw_only=True, frozen=True):
+    """Two answers to one prompt, of which one is better: what dpo-train reads, in TRL's form."""
+
+    id: Annotated[Id | None, _is("Names the record; stays the same through all commands.")] = None
+    prompt: Annotated[Any, _is("What the model is asked: text, or messages with role and content.")]
+    chosen: Annotated[Any, _is("The better answer: text, or messages.")]
+    rejected: Annotated[Any, _is("The worse answer: text, or messages.")]
+    images: Annotated[list[str] | None, _is("Paths of the prompt's images, in order.")] = None
+    weight: Annotated[Positive | None, _is("What the pair counts in the loss.")] = None
+    ref_chosen_logps: Annotated[
+        float | None, _is("Sum of the log-probabilities of `chosen` in nats under the reference policy.")
+    ] = None
+    ref_rejected_logps: Annotated[
+        float | None, _is("Sum of the log-probabilities of `rejected` in nats under the reference policy.")
+    ] = None
+    chosen_tokens: Annotated[Count | None, _is("Tokens of `chosen`, its end included.")] = None
+    rejected_tokens: Annotated[Count | None, _is("Tokens of `rejected`, its end included.")] = None
+
+
+class DpoStep(Record, kw_only=True, frozen=True):
+    """One update of a policy on pairs: what dpo-train writes. Means are over the pairs of the update."""
+
+    step: Annotated[Count, _is("Number of the update of the policy, from 1.")]
+    version: Annotated[str, _is("The version in the policy directory that has this update.")]
+    epoch: Annotated[Count, _is("Number of the pass over the pairs, from 1.")]
+    pairs: Annotated[Count, _is("Pairs it was made from.")]
+    loss: Annotated[float, _is("What was minimised, mean over the steps of the optimizer.")]
+    margin: Annotated[float, _is("Reward of the better answer minus that of the worse, before the update.")]
+    accuracy: Annotated[float, _is("Share of pairs whose margin is above 0.", ge=0, le=1)]
+    rewards_chosen: Annotated[float, _is("beta times the log-ratio of policy to reference of the better answers.")]
+    rewards_rejected: Annotated[float, _is("beta times the log-ratio of policy to reference of the worse answers.")]
+    grad_norm: Annotated[Positive, _is("Norm of the gradient before clipping, mean over the steps.")]
+    lr: Annotated[Positive, _is("The learning rate.")]
+
+
+class Puzzle(Record, kw_only=True, frozen=True):
+    """A Knights and Knaves puzzle: what kk-make writes and kk-reward reads."""
+
+    id: Id
+    distribution: Annotated[Arm, _is("The distribution (the arm) a task belongs to.")]
+    n_people: Annotated[Count, _is("Inhabitants of the puzzle.")]
+    quiz: Annotated[str, _is("The puzzle in words.")]
+    names: Annotated[list[str], _is("Names of the inhabitants, in order.")]
+    solution: Annotated[list[bool], _is("For each inhabitant, in order: true = knight, false = knave.")]
+    statements: Annotated[str, _is("What each inhabitant says, as a Python literal of nested tuples.")]
+    answer: Annotated[str | None, _is("The solution in words, a line an inhabitant.")] = None
 
 
 class StepStats(Record, kw_only=True, frozen=True):

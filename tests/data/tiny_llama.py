@@ -1,4 +1,4 @@
-"""Makes tiny-llama: a Llama of 3,000 random weights with 64 tokens (bytes 32 to 94 and an end), for tests of training.
+"""Makes tiny-llama: a Llama of 4,272 random weights with 64 tokens (bytes 32 to 94 and an end), for tests of training.
 
 python tests/data/tiny_llama.py
 """

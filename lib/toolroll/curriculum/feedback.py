@@ -218,10 +218,12 @@ def _count_prompts(rows: Sequence[Any], seen: dict[str, Seen]) -> None:
 def _names(rows: list[Any]) -> list[Any]:
     """What names each row: its id, with whatever else tells it from other rows of that id; None without an id."""
     return [
-        None
-        if row.id is None
-        else f"{row.id} {row.step}"
-        if row.sample is None and row.draw is None
-        else f"{row.id} {row.step} {row.sample} {row.draw}"
+        (str(row.id) if row.step is None else f"{row.id} step {row.step}")
+        if row.sample is None and row.draw is None and row.id is not None
+        else _long_name(row)
         for row in rows
     ]
+
+
+def _long_name(row: Any) -> str | None:
+    return None if row.id is None else f"{row.id} step {row.step} sample {row.sample} draw {row.draw}"

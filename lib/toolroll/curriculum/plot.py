@@ -16,6 +16,7 @@ def draw_schedule(history: list[dict[str, Any]], path: str) -> None:
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise ToolrollError("needs matplotlib: pip install 'toolroll[plot]'", place="--plot") from error
     if not history:
@@ -35,7 +36,7 @@ def draw_schedule(history: list[dict[str, Any]], path: str) -> None:
     )
     axes.set(xlim=(steps[0], steps[-1] + 1), ylim=(0, 1), ylabel="probability to be drawn")
     axes.set_xlabel("step" if _has_steps(history) else "batch of feedback")
-    axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     if len(layers) <= NAMED:
         handles, labels = axes.get_legend_handles_labels()

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from toolroll.curriculum.draw import item, shuffled
-from toolroll.errors import ToolrollError
+from toolroll.errors import Stopped, ToolrollError
 from toolroll.io.inputs import Reader
 from toolroll.io.rows import read_error
 from toolroll.run.signals import StopFlag
@@ -52,6 +52,8 @@ class Pool:
                     pool.tasks.setdefault(arm, []).append(task)
         finally:
             reader.close()
+        if stop:
+            raise Stopped(f"stopped by {stop.asked_by}")
         if not pool.tasks:
             raise ToolrollError("has no tasks", place=path)
         return pool

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +24,7 @@ import msgspec
 from toolroll.curriculum.bandit import Bandit, Seen, Settings
 from toolroll.curriculum.journal import Damaged, Entry, Image, opened, sealed
 from toolroll.curriculum.lock import locked
+from toolroll.curriculum.sync import Syncer
 from toolroll.errors import ToolrollError, UsageError
 from toolroll.io.filesystem import write_atomically
 
@@ -60,8 +60,7 @@ class State:
         self.settings = _read_settings(directory)
         self._lock_kind = lock_kind
         self._notify = notify
-        self._syncing: Future[None] | None = None
-        self._unsynced = False
+        self._syncer = Syncer(self.journal)
         self._begin()
         if use_snapshot:
             self._restore()
@@ -213,39 +212,18 @@ class State:
                     raise
         except OSError as error:
             raise _failure(error, self.journal) from error
-        self._unsynced = True
+        self._syncer.wrote()
         for entry in entries:
             self._take(entry)
         self._read_bytes += len(lines)
 
     def sync(self) -> None:
         """Return when all that was journaled is on the disk."""
-        if self._syncing is not None:
-            self._syncing.result()
-        if self._unsynced:
-            self._unsynced = False
-            self._sync_journal()
+        self._syncer.sync()
 
     def sync_soon(self) -> None:
-        """See to it that what was journaled gets to the disk, without waiting. Raises if that failed before."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        if self._syncing is None:
-            self._pool = ThreadPoolExecutor(1)
-        elif self._syncing.done():
-            self._syncing.result()
-        elif not self._syncing.running():
-            return  # one that is still to begin covers this too
-        if self._unsynced:
-            self._unsynced = False
-            self._syncing = self._pool.submit(self._sync_journal)
-
-    def _sync_journal(self) -> None:
-        try:
-            with open(self.journal, "rb") as file:
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise _failure(error, self.journal) from error
+        """See to it that what was journaled gets to the disk, without waiting."""
+        self._syncer.sync_soon()
 
     # --- snapshots
 

@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolroll.curriculum.bandit import Bandit, Seen, Settings, next_target, softmax, with_floor
@@ -193,6 +193,7 @@ windows = st.lists(
 )  #: absolute advantages of some arms
 
 
+@settings(deadline=None)
 @given(windows, st.floats(0.01, 2), st.floats(-3, 3))
 def test_a_constant_added_to_all_changes_no_probability(values, tau, constant):
     scores = shown(**{f"a{i}": given for i, given in enumerate(values)}).scores()
@@ -200,6 +201,7 @@ def test_a_constant_added_to_all_changes_no_probability(values, tau, constant):
     assert softmax(moved, tau) == pytest.approx(softmax(scores, tau), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(windows, st.sampled_from([0.0, 0.001, 0.1, 2.0]), st.floats(0, 1), st.integers(0, 8))
 def test_probabilities_add_up_to_one(values, tau, floor, min_seen):
     rule = Settings(tau=tau, floor=floor, min_seen=min_seen)
@@ -208,6 +210,7 @@ def test_probabilities_add_up_to_one(values, tau, floor, min_seen):
     assert min(found) >= 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=40), st.integers(1, 9), st.lists(st.integers(0, 40), max_size=4))
 def test_how_feedback_is_cut_into_batches_changes_nothing(values, k, cuts):
     whole = Bandit.new(Settings(k=k), ["a", "b"])

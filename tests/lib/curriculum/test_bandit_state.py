@@ -18,6 +18,7 @@ from toolroll.curriculum import state as state_module
 from toolroll.curriculum.bandit import Bandit, Seen, Settings
 from toolroll.curriculum.history import check_replay, compact, rows_of_history
 from toolroll.curriculum.state import Batch, State
+from toolroll.curriculum.sync import Syncer
 from toolroll.errors import ToolrollError, UsageError
 
 
@@ -215,7 +216,7 @@ def test_a_full_disk_is_told_and_leaves_the_state_as_it_was(tmp_path):
 
 def test_syncing_in_the_background_gets_everything_to_the_disk(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr(State, "_sync_journal", lambda self: synced.append(os.stat(self.journal).st_size))
+    monkeypatch.setattr(Syncer, "_to_disk", lambda self: synced.append(os.stat(self._path).st_size))
     state = made(tmp_path / "s")
     for i in range(20):
         with state.writing():
@@ -228,10 +229,10 @@ def test_syncing_in_the_background_gets_everything_to_the_disk(tmp_path, monkeyp
 def test_a_failure_to_sync_in_the_background_is_told(tmp_path, monkeypatch):
     state = made(tmp_path / "s")
 
-    def fail(_state):
+    def fail(_syncer):
         raise ToolrollError("Input/output error")
 
-    monkeypatch.setattr(State, "_sync_journal", fail)
+    monkeypatch.setattr(Syncer, "_to_disk", fail)
     with state.writing():
         state.learn([batch({"a": [0.5]})])
     state.sync_soon()

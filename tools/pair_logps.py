@@ -1,0 +1,153 @@
+"""pair-logps: what a reference model says of pairs of answers, for dpo-train and TRL.
+
+One row in, one row out, in order; --batch-rows are held at a time. Pairs to tokens: toolroll.train.pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolroll.cli import command
+from toolroll.errors import RowError
+from toolroll.records import Pair, field_types, view
+
+if TYPE_CHECKING:
+    from toolroll.io.rows import Row
+    from toolroll.run.log import Log
+    from toolroll.run.loop import Rows
+    from toolroll.train.pairs import Encoded, PairScorer
+
+EXAMPLES = """
+  Once, for many runs of dpo-train:
+    pair-logps pairs.jsonl --model embedded -o ready.jsonl
+  How many tokens do the answers have?
+    pair-logps pairs.jsonl --model embedded | jq -c '[.chosen_tokens, .rejected_tokens]'
+  Pairs with images, those that are too long left out:
+    pair-logps pairs.jsonl --model llava --images photos --max-tokens 2048 --on-long skip > ready.jsonl
+"""
+
+NOTES = """
+Log-probabilities are sums over the answer's tokens, in nats, at temperature 1, its end included: the end-of-text token
+behind an answer that is text, what the chat template closes a message with. They are those TRL computes. A pair that is
+trained on with other --max-tokens than here, and cut by it, needs them anew.
+
+Results do not depend on --batch-rows and --micro-tokens but for rounding.
+"""
+
+
+@command(
+    "pair-logps",
+    system="Training",
+    reads=view(Pair, "id", "prompt", "chosen", "rejected", "images", "weight"),
+    adds=field_types(Pair, "ref_chosen_logps", "ref_rejected_logps", "chosen_tokens", "rejected_tokens"),
+    key=("id",),
+    slow=True,
+    epilog="See dpo-train(1), toolroll-records(5).",
+)
+@click.option(
+    "--model",
+    required=True,
+    metavar="NAME",
+    help="The reference: a Hugging Face folder or hub id, a .gguf file, or `embedded`; an image-text model for pairs "
+    "with images.",
+)
+@click.option(
+    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Where images are; else the folder of the rows."
+)
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=2),
+    default=8192,
+    show_default=True,
+    help="Longest prompt with an answer, images and all, in tokens.",
+)
+@click.option(
+    "--on-long",
+    type=click.Choice(["fail", "skip", "cut"]),
+    default="fail",
+    show_default=True,
+    help="A longer pair: treat it as one that cannot be processed; leave it out and count it; or cut its answers, "
+    "which pairs with images do not allow.",
+)
+@click.option(
+    "--batch-rows", type=click.IntRange(min=1), metavar="N", default=32, show_default=True, help="Rows held at a time."
+)
+@click.option(
+    "--micro-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=8192,
+    show_default=True,
+    help="Tokens computed at a time, padding included.",
+)
+@click.option(
+    "--device", default="auto", show_default=True, help="auto (the freest GPU, else the CPU), cpu, cuda or cuda:N."
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Type of weights and computation; auto is bfloat16 on a GPU, float32 on a CPU.",
+)
+def main(
+    rows: Rows[Any],
+    *,
+    model: str,
+    images: Path | None,
+    max_tokens: int,
+    on_long: Any,
+    batch_rows: int,
+    micro_tokens: int,
+    device: str,
+    dtype: str,
+    log: Log,
+) -> Iterator[Row[Any]]:
+    """Add to pairs what a reference model says of their answers.
+
+    Reads pairs of a better and a worse answer to one prompt, with images or without. Adds the log-probabilities of
+    both, `ref_chosen_logps` and `ref_rejected_logps`, and their numbers of tokens.
+    """
+    from toolroll.train.pairs import PairScorer, TooLong, encode_row
+
+    scorer: PairScorer | None = None
+    n_long = 0
+    held: list[tuple[Row[Any], Encoded | None]] = []
+    for row in rows:
+        if scorer is None:
+            scorer = PairScorer.load(model, device, dtype, max_tokens=max_tokens, on_long=on_long, notify=log.info)
+        try:
+            held.append((row, encode_row(scorer.encoder, row, images)))
+        except RowError as error:
+            row = row.fail(error.why)
+            if on_long != "fail" and isinstance(error, TooLong):
+                row.dropped = True
+                n_long += 1
+            held.append((row, None))
+        if len(held) == batch_rows or not rows.ready():
+            yield from _scored(scorer, held, micro_tokens)
+            held = []
+    if scorer is not None:
+        yield from _scored(scorer, held, micro_tokens)
+    if n_long:
+        log.warn(f"{n_long} pairs were left out: longer than --max-tokens {max_tokens}")
+
+
+def _scored(scorer: PairScorer, held: list[tuple[Row[Any], Encoded | None]], micro_tokens: int) -> Iterator[Row[Any]]:
+    pairs = [pair for _, pair in held if pair is not None]
+    found = iter(scorer(pairs, micro_tokens))
+    for row, pair in held:
+        if pair is None:
+            yield row
+            continue
+        chosen, rejected = next(found)
+        yield row.add(
+            ref_chosen_logps=chosen,
+            ref_rejected_logps=rejected,
+            chosen_tokens=len(pair.chosen),
+            rejected_tokens=len(pair.rejected),
+        )
