@@ -20,10 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import warm
+
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 OWN_TOOLS = Path(__file__).with_name("contract") / "own_tools.py"
 PATIENCE_S = 60.0  #: how long any command of a test may take, on a machine with much else to do
+WARM = {"dpo-train", "pair-logps", "policy-train"}  #: load torch whatever they do; started by `warm`
 
 RESPONSE = (
     "<think><step><reasoning>r</reasoning><search>q</search><context>c</context><conclusion>o</conclusion></step>"
@@ -240,22 +243,26 @@ def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
 
 def run(argv: list[str], *, stdin: bytes = b"", env: dict[str, str] | None = None, cwd: Path | None = None) -> Result:
     """Run a process to its end."""
-    done = subprocess.run(
-        argv, input=stdin, capture_output=True, env=environment(env), cwd=cwd, timeout=PATIENCE_S, check=False
-    )
-    return Result(done.returncode, done.stdout, done.stderr.decode(errors="surrogateescape"))
+    with started(argv, cwd=cwd, env=env) as process:
+        out, err = process.communicate(stdin, timeout=PATIENCE_S)
+    return Result(process.returncode, out, err.decode(errors="surrogateescape"))
 
 
 def shell(line: str, *, cwd: Path, stdin: bytes = b"", env: dict[str, str] | None = None) -> Result:
     """Run a line of shell."""
+    if any(name in line for name in WARM):
+        env = {"PATH": f"{warm.shims()}{os.pathsep}{environment()['PATH']}", **(env or {})}
     return run(["bash", "-c", line], stdin=stdin, env=env, cwd=cwd)
 
 
 @contextmanager
-def started(argv: list[str], *, cwd: Path, env: dict[str, str] | None = None, **settings: Any) -> Iterator[Any]:
+def started(
+    argv: list[str], *, cwd: Path | None, env: dict[str, str] | None = None, **settings: Any
+) -> Iterator[Any]:
     """A process under way: subprocess.Popen with pipes."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}
-    process = subprocess.Popen(argv, env=environment(env), cwd=cwd, **pipes)
+    launch = warm.Popen if argv[0] in {str(BIN / name) for name in WARM} else subprocess.Popen
+    process = launch(argv, env=environment(env), cwd=cwd, **pipes)
     try:
         yield process
     finally:

@@ -1,0 +1,225 @@
+"""Starts commands from a process that has torch loaded already: a test then costs what the command does, not 5 s more.
+
+A keeper process imports the heavy packages once and nothing of toolroll. For each command it forks, and the child gets
+the standard streams, folder, environment, process group and limits of whoever asked, and runs the command to the end of
+a process like any other: signals, exit codes, broken pipes and kills are real. What differs from a fresh start: the
+seed of Python's string hashes and the variables that torch reads when it is imported (OMP_NUM_THREADS is 1).
+
+`Popen` is subprocess.Popen by way of the keeper. `shims()` is a folder of scripts for PATH that do the same in a shell.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+LIMITS = [getattr(resource, name) for name in sorted(vars(resource)) if name.startswith("RLIMIT_")]
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+
+
+# --- who asks
+
+
+@cache
+def keeper() -> Path:
+    """The folder with the keeper's socket and shims; it is started when first asked for and ends with this process."""
+    from frame import WARM, entry_points, environment
+
+    folder = Path(tempfile.mkdtemp(prefix="warm-"))
+    commands = {name: entry for name, entry in entry_points().items() if name in WARM}
+    for name in commands:
+        shim = folder / name
+        shim.write_text(f"#!{sys.executable} -E\nimport sys\nsys.path[0] = {str(Path(__file__).parent)!r}\n")
+        with shim.open("a") as file:
+            file.write(f"import warm\nwarm.shim({str(folder)!r}, {name!r})\n")
+        shim.chmod(0o755)
+    settings = {**environment({"OMP_NUM_THREADS": "1"})}
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(folder), json.dumps(commands)],
+        env=settings,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    atexit.register(_end, process, folder)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n", "the process that loads torch for others did not start"
+    return folder
+
+
+def _end(process: Any, folder: Path) -> None:
+    process.stdin.close()
+    process.wait()
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+
+
+def shims() -> str:
+    """A folder for the head of PATH."""
+    return str(keeper())
+
+
+def _ask(folder: str, argv: list[str], fds: list[int], cwd: str | None, env: dict[str, str]) -> tuple[socket.socket, int]:
+    """Have `argv` run: the connection on which its wait status will come, and its process id."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(f"{folder}/socket")
+    request = {
+        "argv": argv,
+        "cwd": os.path.abspath(cwd or "."),
+        "env": env,
+        "group": os.getpgrp(),
+        "limits": [resource.getrlimit(limit) for limit in LIMITS],
+    }
+    data = json.dumps(request).encode()
+    socket.send_fds(connection, [len(data).to_bytes(4, "big")], fds)
+    connection.sendall(data)
+    return connection, int.from_bytes(_exactly(connection, 4), "big")
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = connection.recv(size - len(data))
+        if not piece:
+            raise ConnectionError("the process that keeps torch loaded went away")
+        data += piece
+    return data
+
+
+class Popen(subprocess.Popen):  # type: ignore[type-arg]
+    """subprocess.Popen, the process forked by the keeper."""
+
+    def _execute_child(self, args: Any, *rest: Any) -> None:
+        cwd, env = rest[4], rest[5]
+        p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite = rest[9:15]
+        fds = [place if given == -1 else given for place, given in enumerate((p2cread, c2pwrite, errwrite))]
+        name = os.path.basename(args[0])
+        self._connection, self.pid = _ask(
+            str(keeper()), [name, *args[1:]], fds, None if cwd is None else os.fspath(cwd), dict(env or os.environ)
+        )
+        self._child_created = True
+        self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        if self.returncode is None:
+            pid, status = self._try_wait(os.WNOHANG)
+            if pid:
+                self._handle_exitstatus(status)
+        return self.returncode
+
+    def _try_wait(self, flags: int) -> tuple[int, int]:
+        if flags & os.WNOHANG and not select.select([self._connection], [], [], 0)[0]:
+            return 0, 0
+        status = int.from_bytes(_exactly(self._connection, 4), "big")
+        self._connection.close()
+        return self.pid, status
+
+
+def shim(folder: str, name: str) -> None:
+    """What a script of `shims` does: run the command with this process's streams, and end as it ends."""
+    connection, pid = _ask(folder, [name, *sys.argv[1:]], [0, 1, 2], None, dict(os.environ))
+    for number in FORWARDED:
+        signal.signal(number, lambda number, _: os.kill(pid, number))
+    for fd in (0, 1, 2):
+        os.close(fd)
+    code = os.waitstatus_to_exitcode(int.from_bytes(_exactly(connection, 4), "big"))
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+# --- the keeper
+
+
+def serve(folder: str) -> tuple[dict[str, Any], list[int]]:
+    """Fork for each request until stdin ends; returns, with the request and its streams, only in the children."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"{folder}/socket")
+    listener.listen(64)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    os.write(1, b"ready\n")
+    while True:
+        ready, _, _ = select.select([listener, 0], [], [])
+        if 0 in ready:
+            os._exit(0)
+        connection, _ = listener.accept()
+        size, fds, _, _ = socket.recv_fds(connection, 4, 3)
+        request = json.loads(_exactly(connection, int.from_bytes(size, "big")))
+        if os.fork() == 0:
+            listener.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            pid = os.fork()
+            if pid == 0:
+                connection.close()
+                return request, fds
+            for fd in fds:
+                os.close(fd)
+            connection.sendall(pid.to_bytes(4, "big"))
+            _, status = os.waitpid(pid, 0)
+            try:
+                connection.sendall(status.to_bytes(4, "big"))
+            except OSError:
+                pass  # whoever asked has gone
+            os._exit(0)
+        connection.close()
+        for fd in fds:
+            os.close(fd)
+
+
+def become(request: dict[str, Any], fds: Iterable[int]) -> None:
+    """Take on the streams, folder, environment, process group and limits of whoever asked."""
+    for place, fd in enumerate(fds):
+        os.dup2(fd, place)
+        os.close(fd)
+    try:
+        os.setpgid(0, request["group"])
+    except OSError:
+        pass  # of another session
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    for limit, (soft, hard) in zip(LIMITS, request["limits"], strict=True):
+        resource.setrlimit(limit, (soft, hard))
+    sys.argv = request["argv"]
+
+
+def load() -> None:
+    """Import what takes long: third parties only."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("torch", "transformers", "accelerate", "peft", "safetensors.torch", "orjson", "msgspec", "click"):
+            importlib.import_module(name)
+        from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, LlavaForConditionalGeneration
+
+        assert AutoModelForCausalLM and AutoTokenizer and LlamaForCausalLM and LlavaForConditionalGeneration
+
+
+def main() -> Callable[[], Any]:
+    """Load, serve; in a child, the function of its command."""
+    folder, commands = sys.argv[1], json.loads(sys.argv[2])
+    sys.path.pop(0)  # the tests' own modules are not the commands'
+    load()
+    request, fds = serve(folder)
+    become(request, fds)
+    module, function = commands[sys.argv[0]].split(":")
+    run: Callable[[], Any] = getattr(importlib.import_module(module), function)
+    return run
+
+
+if __name__ == "__main__":
+    main()()
