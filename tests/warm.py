@@ -11,6 +11,7 @@ seed of Python's string hashes and the variables that torch reads when it is imp
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -21,8 +22,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -209,17 +212,30 @@ def load() -> None:
         assert AutoModelForCausalLM and AutoTokenizer and LlamaForCausalLM and LlavaForConditionalGeneration
 
 
-def main() -> Callable[[], Any]:
-    """Load, serve; in a child, the function of its command."""
+def main() -> None:
+    """Load and serve; in a child, run its command and end as the interpreter would, but for taking torch apart."""
     folder, commands = sys.argv[1], json.loads(sys.argv[2])
     sys.path.pop(0)  # the tests' own modules are not the commands'
     load()
-    request, fds = serve(folder)
-    become(request, fds)
+    gc.freeze()  # or the children's collections would copy all pages
+    become(*serve(folder))
     module, function = commands[sys.argv[0]].split(":")
-    run: Callable[[], Any] = getattr(importlib.import_module(module), function)
-    return run
+    code = 0
+    try:
+        getattr(importlib.import_module(module), function)()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        code = 120  # as the interpreter says it
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    main()()
+    main()

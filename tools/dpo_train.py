@@ -235,7 +235,7 @@ def _prepare(
     from toolroll.train.dpo import PairUpdate, digest_of, known_references
 
     preference: Preference = options["preference"]
-    references = known_references(session, pairs, given, options["reference"], preference.micro_tokens, log.note)
+    references = known_references(session, pairs, given, options["reference"], preference.micro_tokens, log.info)
     update = PairUpdate(session.trainer, preference, pairs, references, seed=options["seed"])
     training = options["training"].whole(update.steps)
     session.trainer.learner.rate = training.rate

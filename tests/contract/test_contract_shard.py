@@ -20,11 +20,14 @@ def array(task, low=0, high=3, count=None, step=None):
 @every_streamer
 def test_three_shards_are_the_whole(command, tmp_path):
     rows = command.lines(10)
-    whole = command.run(tmp_path, stdin=rows).lines
+    whole = command.run(tmp_path, stdin=rows)
     shards = [command.run(tmp_path, "--shard", f"{i}/3", stdin=rows) for i in range(3)]
     assert [shard.rc for shard in shards] == [0, 0, 0]
     for i, shard in enumerate(shards):
-        assert shard.lines == whole[i::3]
+        if command.name in frame.WARM:  # sums depend in their last digits on what shares a batch
+            assert shard.rows == [pytest.approx(row) for row in whole.rows[i::3]]
+        else:
+            assert shard.lines == whole.lines[i::3]
 
 
 def test_blank_and_bad_lines_move_no_row_to_another_shard(tmp_path):

@@ -259,7 +259,7 @@ def test_a_full_disk_leaves_the_good_state(tmp_path, train):
     rows = training.rollouts(16)
     assert train(tmp_path, rows=rows[:8]).rc == 0
     before = current(tmp_path)
-    limited = f"ulimit -f 40; exec {shlex.join([*COMMAND.argv, *USUAL, 'rows.jsonl'])}"
+    limited = f"ulimit -f 40; exec {shlex.join([COMMAND.name, *USUAL, 'rows.jsonl'])}"
     (tmp_path / "rows.jsonl").write_bytes(training.lines(rows))
     result = frame.shell(limited, cwd=tmp_path, env=QUICK)
     assert result.rc == 1
