@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # The build of torch to install. On a GPU machine: make TORCH=torch
 TORCH ?= torch==2.13.0
-PYTEST ?= $(BIN)/python -m pytest -q
+PYTEST ?= $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadgroup
 
 .DEFAULT_GOAL := all
 .PHONY: all install demo test lint types imports docs check-docs cases bench bench-quick clean

@@ -1,6 +1,20 @@
-"""Lets tests import the modules that stand beside them: `frame` and `contract.own_tools`."""
+"""Lets tests import the modules that stand beside them (`frame`, `contract.own_tools`), and run side by side."""
 
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+#: Folders whose modules set up something costly that their tests share.
+TOGETHER = {"tools", "models", "paper"}
+
+
+def pytest_collection_modifyitems(items):
+    """With several workers (pytest-xdist): a module whose tests share a fixture, or a cluster, stays on one."""
+    for item in items:
+        folder = item.path.parent.name
+        if folder == "slurm" or folder in TOGETHER:
+            group = folder if folder == "slurm" else item.path.name
+            item.add_marker(pytest.mark.xdist_group(group))

@@ -19,6 +19,8 @@ from toolroll.options import GroupedOption
 from toolroll.records import Feedback, view
 
 if TYPE_CHECKING:
+    from toolroll.curriculum.feedback import Collector
+    from toolroll.io.rows import Row
     from toolroll.run.log import Log
     from toolroll.run.loop import Rows
 
@@ -108,19 +110,20 @@ def main(
     Reads `distribution` and `advantages`, counts each row once, and prints what it did when all is on the disk.
     """
     from toolroll.curriculum.feedback import Collector, grouped
+    from toolroll.run.loop import Block
 
     if follow and from_rewards:
         raise UsageError("does not go with --from-rewards: a group ends where the next begins", place="--follow")
     gc.disable()  # rows hold no cycles, and looking for some takes a fifth of the time
     state = where.open(log)
     collector = Collector(state, new_arms=new_arms, from_rewards=from_rewards)
-    take = collector.take
     try:
-        for row in grouped(rows, group) if from_rewards else rows:
-            try:
-                take(row.view)
-            except RowError as error:
-                rows.refuse(row, error.why)
+        for part in grouped(rows, group) if from_rewards else rows.blocks(*collector.fields):
+            if not isinstance(part, Block):
+                _take(rows, collector, part)
+            elif not collector.take_all(part.views):
+                for row in part.rows():
+                    _take(rows, collector, row)
             if follow and not rows.ready():
                 collector.commit()
     finally:
@@ -139,3 +142,10 @@ def main(
         "n_left_out": collector.n_left_out,
         "state_seq": state.seq,
     }
+
+
+def _take(rows: Rows[Any], collector: Collector, row: Row[Any]) -> None:
+    try:
+        collector.take(row.view)
+    except RowError as error:
+        rows.refuse(row, error.why)

@@ -206,6 +206,29 @@ def test_a_bad_row_stops_the_run_and_the_rows_before_it_count(folder, bad, why):
     assert (skipped.rows[0]["n_known"], skipped.rows[0]["n_counted"]) == (3, 3)
 
 
+@pytest.mark.parametrize("form", ["all at once", "line by line"])
+def test_large_files_are_read_as_small_ones(folder, form):
+    """Rows are read many at a time where all are sound; blank lines, error rows and bad rows keep their places."""
+    lines = jsonl(feedback(40_000, steps=1000)).splitlines(keepends=True)
+    lines[5:5] = [b"\n", b" \n"]
+    lines[20_000:20_000] = [b'{"distribution":"late","advantages":[1]}\n', b'{"error":{"why":"w","where":"f:1"}}\n']
+    (folder / "f.jsonl").write_bytes(b"".join(lines))
+    strict = ("--strict",) if form == "line by line" else ()
+    result = frame.run(
+        ["ucb-update", "--state", "s", "--on-error", "skip", *strict, "f.jsonl"],
+        cwd=folder,
+    )
+    assert result.complaints == ["ucb-update: f.jsonl:20001: no arm is named 'late' (--new-arms add takes it in)"]
+    assert "40002 in" in result.err
+    found = result.rows[0]
+    assert (found["n_counted"], found["n_advantages"], found["state_seq"]) == (40_000, 80_000, 40)
+    assert [row["n"] for row in stats(folder)] == [26_668, 26_666, 26_666]
+    expected = sum(
+        abs(a) for row in feedback(450, start=39_550) if row["distribution"] == "mid" for a in row["advantages"]
+    )
+    assert stats(folder)[2]["mean_abs_advantage"] == pytest.approx(expected / 300)
+
+
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_what_is_not_finite_is_refused(folder, word):
     """One NaN would make every probability NaN, or uniform without a word."""

@@ -57,7 +57,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Seen(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What one batch of feedback says of one arm: its last absolute advantages, and totals over all of them."""
+    """What one batch of feedback says of one arm: its last advantages, signed or not, and totals over all of them."""
 
     last: list[float] = []
     rollouts: int = 0
@@ -90,7 +90,7 @@ class Arm:
     def window(self, k: int) -> array[float]:
         """The last k absolute advantages."""
         if self._new:
-            self.kept = (self.kept + array("d", self._new[-k:]))[-k:]
+            self.kept = (self.kept + array("d", map(abs, self._new[-k:])))[-k:]
             self._new = []
         return self.kept
 

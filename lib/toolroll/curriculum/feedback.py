@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from toolroll.run.loop import Rows
 
 BATCH_ROWS = 4096  #: feedback is journaled at least this often
+_ARM, _ADVANTAGES, _STEP = attrgetter("distribution"), attrgetter("advantages"), attrgetter("step")
+_ID, _SAMPLE, _DRAW = attrgetter("id"), attrgetter("sample"), attrgetter("draw")
 
 
 class Collector:
@@ -50,12 +52,27 @@ class Collector:
         if len(self._pending) >= BATCH_ROWS:
             self.commit(whole=True)
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that `take_all` wants."""
+        names = ("id", "sample", "draw", "step", "distribution", "advantages", "prompt_id")
+        return (*names, "rewards") if self.state.settings.policy == "adarft" else names
+
+    def take_all(self, rows: list[Any]) -> bool:
+        """Take in checked rows at one go; False, with none of them taken, when they must be looked at one by one."""
+        if self._from_rewards or None in map(_ADVANTAGES, rows) or not self._arms.keys() >= set(map(_ARM, rows)):
+            return False
+        self._pending += rows
+        if len(self._pending) >= BATCH_ROWS:
+            self.commit(whole=True)
+        return True
+
     def commit(self, *, whole: bool = False) -> None:
         """Journal what has come and was not known before; it counts from then on.
 
         With `whole`, the last of several batches is kept back, because more of it may come.
         """
-        batches = [list(rows) for _, rows in groupby(self._pending, attrgetter("step"))]
+        batches = [list(rows) for _, rows in groupby(self._pending, _STEP)]
         self._pending = batches.pop() if whole and len(batches) > 1 else []
         if not batches:
             return
@@ -185,7 +202,7 @@ def summed(rows: Sequence[Any], rule: Settings) -> dict[str, Seen]:
     values: defaultdict[str, list[float]] = defaultdict(list)
     for row in rows:
         values[row.distribution] += row.advantages
-    seen = {arm: Seen(last=list(map(abs, given[-rule.k :])), rollouts=len(given)) for arm, given in values.items()}
+    seen = {arm: Seen(last=given[-rule.k :], rollouts=len(given)) for arm, given in values.items()}
     if rule.policy == "sec":
         for arm, given in values.items():
             seen[arm].total = math.fsum(map(abs, given))
@@ -216,14 +233,13 @@ def _count_prompts(rows: Sequence[Any], seen: dict[str, Seen]) -> None:
 
 
 def _names(rows: list[Any]) -> list[Any]:
-    """What names each row: its id, with whatever else tells it from other rows of that id; None without an id."""
-    return [
-        (str(row.id) if row.step is None else f"{row.id} step {row.step}")
-        if row.sample is None and row.draw is None and row.id is not None
-        else _long_name(row)
-        for row in rows
-    ]
+    """What names each of the rows of one step: its id, with whatever else tells it from others; None without an id."""
+    ids, step = list(map(_ID, rows)), rows[0].step
+    if None in ids or set(map(_SAMPLE, rows)) != {None} or set(map(_DRAW, rows)) != {None}:
+        return [None if row.id is None else _name(row.id, step, row.sample, row.draw) for row in rows]
+    return list(map(str, ids)) if step is None else [f"{name} step {step}" for name in ids]
 
 
-def _long_name(row: Any) -> str | None:
-    return None if row.id is None else f"{row.id} step {row.step} sample {row.sample} draw {row.draw}"
+def _name(row_id: Any, step: Any, sample: Any, draw: Any) -> str:
+    parts = (("step", step), ("sample", sample), ("draw", draw))
+    return " ".join([str(row_id), *(f"{what} {value}" for what, value in parts if value is not None)])

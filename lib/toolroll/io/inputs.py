@@ -103,21 +103,33 @@ class Reader:
         self._current: InputFile | None = None
         self._in_hand = 0  # lines of the last chunk that nobody asked for yet
 
-    def lines(self) -> Iterator[tuple[str, int, bytes]]:
-        """(name, line number from 1, line without newline)."""
+    def blocks(self) -> Iterator[tuple[str, int, list[bytes]]]:
+        """(name, number of the first line from 1, lines without newline): as many lines as came at a time."""
         for file in self.files:
             self._current = file
-            number = 0
+            number = 1
             for lines in split_lines(self._chunks(file)):
-                self._in_hand = len(lines)
-                for line in lines:
-                    if self._stop:  # the last line may be half a line then
-                        return
-                    number += 1
-                    self._in_hand -= 1
-                    yield file.name, number, line
+                if self._stop:  # the last line may be half a line then
+                    return
+                yield file.name, number, lines
+                number += len(lines)
             file.close()
         self._current = None
+
+    def lines(self) -> Iterator[tuple[str, int, bytes]]:
+        """(name, line number from 1, line without newline)."""
+        for name, first, lines in self.blocks():
+            yield from self.each(name, first, lines)
+
+    def each(self, name: str, first: int, lines: list[bytes]) -> Iterator[tuple[str, int, bytes]]:
+        """The lines of a block; a signal ends them early."""
+        self._in_hand = len(lines)
+        for number, line in enumerate(lines, first):
+            if self._stop:
+                self._in_hand = 0
+                return
+            self._in_hand -= 1
+            yield name, number, line
 
     def ready(self) -> bool:
         """Whether asking for a line would not wait: False only on a pipe or terminal with nothing in it."""

@@ -209,6 +209,37 @@ def row_decoder(
     return read
 
 
+def block_decoder(view: type, names: Iterable[str]) -> Callable[[list[bytes]], list[Any] | None]:
+    """A function from lines to these fields of the view of their records; None when one of them is no sound record.
+
+    Blank lines give nothing. An error row of an earlier command is not sound.
+    """
+    fields = {field.name: field for field in msgspec.structs.fields(view)}
+    mark_type = msgspec.Raw | msgspec.UnsetType
+    marked = msgspec.defstruct(
+        view.__name__,
+        [("mark_0", mark_type, msgspec.UNSET), *((name, fields[name].type, fields[name].default) for name in names)],
+        rename={"mark_0": "error"},
+        kw_only=True,
+        frozen=True,
+        gc=False,
+    )
+    decode: Any = msgspec.json.Decoder(marked).decode_lines
+    mark = attrgetter("mark_0")
+
+    def read(lines: list[bytes]) -> list[Any] | None:
+        block = b"\n".join(lines)
+        try:
+            if not block.isascii():
+                block.decode()
+            views: list[Any] = decode(block)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        return views if set(map(type, map(mark, views))) <= {msgspec.UnsetType} else None
+
+    return read
+
+
 def holds_floats(kind: Any) -> bool:
     """Whether values of a type may hold floats, however deep.
 

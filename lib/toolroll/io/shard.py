@@ -3,7 +3,8 @@
 `I/N` takes the records whose index modulo N is I, counting from 0. With a group key, whole groups
 stay together: a group belongs to the shard its key hashes to. `slurm` reads a job array's
 environment, and only when asked: it refuses arrays whose ids have gaps, because a share that
-nobody takes would be missing without a word.
+nobody takes would be missing without a word, and arrays that begin above 1, because they look like
+a part of a larger one that is run again, and its tasks would take other shares than before.
 """
 
 from __future__ import annotations
@@ -75,6 +76,12 @@ def _slurm(environ: Mapping[str, str]) -> Shard:
         raise UsageError(
             f"slurm: the array {low}-{high} has {count} task(s) and step {step}; gaps would drop records: "
             "use a range without gaps, or to run a share again give it by number, --shard I/N",
+            place="--shard",
+        )
+    if low > 1:
+        raise UsageError(
+            f"slurm: the array {low}-{high} begins at {low}; number it from 0 or 1, "
+            "or to run a share again give it by number, --shard I/N",
             place="--shard",
         )
     if not low <= task <= high:

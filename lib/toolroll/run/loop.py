@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -21,6 +22,7 @@ from toolroll.io.rows import (
     PassedRow,
     Row,
     Shape,
+    block_decoder,
     finite,
     holds_floats,
     is_error_row,
@@ -38,12 +40,27 @@ V = TypeVar("V")
 SHOWN_ERRORS = 20  #: bad rows told one by one; the rest are counted
 
 
+class Block(Generic[V]):
+    """Rows that came together, all of them sound: some fields of their `views`, and the rows themselves."""
+
+    __slots__ = ("_rows", "views")
+
+    def __init__(self, views: list[Any], rows: Callable[[], Iterator[Row[V]]]) -> None:
+        self.views = views
+        self._rows = rows
+
+    def rows(self) -> Iterator[Row[V]]:
+        """One row for each view."""
+        return self._rows()
+
+
 class Rows(Generic[V]):
     """The rows a command reads: an iterator that also knows whether asking would wait."""
 
     def __init__(
         self,
         rows: Iterator[Row[V]],
+        blocks: Callable[[Iterable[str]], Iterator[Block[V] | Row[V]]],
         ready: Callable[[], bool],
         done: Callable[[tuple[bytes, ...]], bool],
         refuse: Callable[[Row[V]], None],
@@ -51,6 +68,7 @@ class Rows(Generic[V]):
         written: Callable[[Row[V]], bool] = lambda _: False,
     ) -> None:
         self._rows = rows
+        self._blocks = blocks
         self._ready = ready
         self._done = done
         self._refuse = refuse
@@ -62,6 +80,13 @@ class Rows(Generic[V]):
 
     def __next__(self) -> Row[V]:
         return next(self._rows)
+
+    def blocks(self, *names: str) -> Iterator[Block[V] | Row[V]]:
+        """The rows, many at a time where that is possible: for a command that gives none of them back.
+
+        `names` are the fields of the view that a block's views have.
+        """
+        return self._blocks(names)
 
     def ready(self) -> bool:
         """Whether the next row, or the end, can be had without waiting for another process."""
@@ -96,6 +121,8 @@ class Run:
         self.log = log
         self.stop = stop
         self.manifest = manifest if settings.output not in (None, "-") else None
+        if self.manifest is not None and settings.shard is not None:
+            self.manifest.settings["shard"] = str(settings.shard)  # arrays of other sizes are other shares
         self._index = 0
         self._aside: deque[BadRow | PassedRow] = deque()
         self._failure: ToolrollError | None = None
@@ -115,8 +142,15 @@ class Run:
             if self.settings.errors:
                 self.error_sink = Sink(self.settings.errors, each_row=True, atomic=False)
             self._start()
+            self._read_line = self._line_decoder()
             rows = Rows(
-                self._rows(), self.reader.ready, self._is_done, self._refuse_row, self._is_cut, self._was_written
+                self._rows(self.reader.lines()),
+                self._blocks,
+                self.reader.ready,
+                self._is_done,
+                self._refuse_row,
+                self._is_cut,
+                self._was_written,
             )
             for item in make(rows) or ():
                 self._take(item)
@@ -179,15 +213,46 @@ class Run:
 
     # --- reading
 
-    def _rows(self) -> Iterator[Row[Any]]:
-        assert self.contract.reads is not None
+    def _line_decoder(self) -> Callable[[bytes], tuple[Any, bool, Shape]]:
+        if self.contract.reads is None:
+            return lambda line: (line, False, Shape())
         adds = self.contract.adds
         exact = frozenset(name for name, kind in adds.items() if not holds_floats(kind))
-        decode: Callable[[bytes], tuple[Any, bool, Shape]] = row_decoder(self.contract.reads, adds, exact)
+        return row_decoder(self.contract.reads, adds, exact)
+
+    def _blocks(self, names: Iterable[str]) -> Iterator[Block[Any] | Row[Any]]:
+        assert self.contract.reads is not None
+        decode = block_decoder(self.contract.reads, names)
+        settings, counts = self.settings, self.log.counts
+        simple = settings.shard is None and not settings.strict and not settings.resume
+        for name, first, lines in self.reader.blocks():
+            views = decode(lines) if simple else None
+            if views is None:
+                yield from self._rows(self.reader.each(name, first, lines))
+                if self._failure is not None:
+                    return
+                continue
+            counts.read += len(views)
+            start, self._index = self._index, self._index + len(views)
+            yield Block(views, partial(self._rows_of_block, name, first, lines, start))
+        self._end_of_rows()
+
+    def _rows_of_block(self, name: str, first: int, lines: list[bytes], index: int) -> Iterator[Row[Any]]:
+        for number, line in enumerate(map(bytes.strip, lines), first):
+            if line:
+                yield Row(line, self._read_line(line)[0], index, name, number)
+                index += 1
+
+    def _end_of_rows(self) -> None:
+        if self.stop and self.contract.reducer:
+            raise Stopped(f"stopped by {self.stop.asked_by}")
+
+    def _rows(self, lines: Iterable[tuple[str, int, bytes]]) -> Iterator[Row[Any]]:
+        decode = self._read_line
         counts = self.log.counts
         whole = self.settings.shard is None and not self.settings.strict
         skipping = self.settings.resume and self.contract.passes_rows and not self.contract.expands
-        for name, number, line in self.reader.lines():
+        for name, number, line in lines:
             line = line.strip()
             if not line:
                 continue
@@ -215,8 +280,7 @@ class Run:
             else:
                 self._given = index
                 yield Row(line, view, index, name, number, shape)
-        if self.stop and self.contract.reducer:
-            raise Stopped(f"stopped by {self.stop.asked_by}")
+        self._end_of_rows()
 
     def _is_ours(self, line: bytes, index: int) -> bool:
         shard = self.settings.shard
