@@ -67,7 +67,7 @@ def _advantaged(i: int) -> dict[str, Any]:
 
 
 def _pair(i: int) -> dict[str, Any]:
-    return {"id": f"p{i}", "prompt": f"what is {i}", "chosen": "yes", "rejected": "no no"}
+    return {"id": f"p{i}", "prompt": f"WHAT IS {i}", "chosen": "YES", "rejected": "NO NO"}
 
 
 BANDIT = (  #: one that has seen nothing
@@ -80,6 +80,11 @@ def _feedback(i: int) -> dict[str, Any]:
     return {"id": f"f{i}", "distribution": "ab"[i % 2], "advantages": [1.0, -1.0, 0.5, -0.5]}
 
 
+def _puzzle(i: int) -> dict[str, Any]:
+    said = "(('lying', 1), ('and', ('telling-truth', 0), ('lying', 0)))"
+    return {"id": f"k{i}", "names": ["Ada", "Omar"], "solution": [True, False], "statements": said}
+
+
 SPECIMENS = {
     "dpo-train": Specimen(
         _pair,
@@ -89,6 +94,9 @@ SPECIMENS = {
         lambda i: {"id": f"q{i // 2}", "sample": i % 2, "reward": float(i % 2)},
         args=("--group-size", "1"),  # rows leave as they come
     ),
+    "kk-check": Specimen(_puzzle),
+    "kk-make": Specimen(args=("--people", "2,3", "-n", "2")),
+    "kk-reward": Specimen(lambda i: {**_puzzle(i), "response": "<answer>Ada is a knight, Omar is a knave</answer>"}),
     "pair-logps": Specimen(_pair, args=("--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu")),
     "policy-train": Specimen(
         _advantaged,
@@ -193,7 +201,10 @@ class Command:
 
     def shell(self, folder: Path, *args: Any) -> str:
         """The command line as a shell reads it."""
-        return shlex.join(self.line(folder, *args))
+        line = self.line(folder, *args)
+        if self.name in WARM:
+            line[0] = f"{warm.shims()}/{self.name}"
+        return shlex.join(line)
 
     def lines(self, count: int, start: int = 0) -> bytes:
         """`count` rows it can read, as JSON lines."""
@@ -256,9 +267,7 @@ def shell(line: str, *, cwd: Path, stdin: bytes = b"", env: dict[str, str] | Non
 
 
 @contextmanager
-def started(
-    argv: list[str], *, cwd: Path | None, env: dict[str, str] | None = None, **settings: Any
-) -> Iterator[Any]:
+def started(argv: list[str], *, cwd: Path | None, env: dict[str, str] | None = None, **settings: Any) -> Iterator[Any]:
     """A process under way: subprocess.Popen with pipes."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}
     launch = warm.Popen if argv[0] in {str(BIN / name) for name in WARM} else subprocess.Popen

@@ -370,16 +370,226 @@ class DpoStep(Record, kw_only=True, frozen=True):
 
 
 class Puzzle(Record, kw_only=True, frozen=True):
-    """A Knights and Knaves puzzle: what kk-make writes and kk-reward reads."""
+    """A Knights and Knaves puzzle: what kk-make writes."""
 
     id: Id
     distribution: Annotated[Arm, _is("The distribution (the arm) a task belongs to.")]
-    n_people: Annotated[Count, _is("Inhabitants of the puzzle.")]
+    n_people: Annotated[Count, _is("People of the puzzle.")]
     quiz: Annotated[str, _is("The puzzle in words.")]
-    names: Annotated[list[str], _is("Names of the inhabitants, in order.")]
-    solution: Annotated[list[bool], _is("For each inhabitant, in order: true = knight, false = knave.")]
-    statements: Annotated[str, _is("What each inhabitant says, as a Python literal of nested tuples.")]
-    answer: Annotated[str | None, _is("The solution in words, a line an inhabitant.")] = None
+    names: Annotated[list[str], _is("Names of the people, in order.")]
+    solution: Annotated[list[bool], _is("For each of the people, in order: true = knight, false = knave.")]
+    answer: Annotated[str, _is("The solution in words, a line for each person.")]
+    statements: Annotated[
+        str, _is("What each of the people says, as a Python literal of nested tuples; kk-make(1) has the grammar.")
+    ]
+    split: Annotated[
+        Literal["train", "test"],
+        _is("The part it belongs to. Puzzles that differ by names and order only are in the same."),
+    ]
+
+
+class StoredPuzzle(Record, kw_only=True, frozen=True):
+    """A Knights and Knaves puzzle as data sets have it: with names, solution and statements, or with `reward_model`."""
+
+    id: Annotated[Id | None, _is("Names the record; stays the same through all commands.")] = None
+    names: Annotated[list[str] | None, _is("Names of the people, in order.")] = None
+    solution: Annotated[list[bool] | None, _is("For each of the people, in order: true = knight, false = knave.")] = (
+        None
+    )
+    statements: Annotated[
+        str | None,
+        _is("What each of the people says, as a Python literal of nested tuples; kk-make(1) has the grammar."),
+    ] = None
+    reward_model: Annotated[
+        dict[str, Any] | None,
+        _is(
+            "verl's place for the truth: `ground_truth` is an object, or its JSON text, with the solution in words, a "
+            "line for each person, as `solution_text_format`, and with `statements`; or these words alone."
+        ),
+    ] = None
+    n_solutions: Annotated[Count | None, _is("How many solutions it has (kk-check).")] = None
+
+
+class PuzzleParts(Record, kw_only=True, frozen=True):
+    """What the reward of an answer to a puzzle is the sum of."""
+
+    outcome: Annotated[float, _is("Paid for a correct answer.", ge=-2, le=2)]
+    format: Annotated[float, _is("Paid for a well-formed response.", ge=-1, le=1)]
+
+
+class PuzzleReward(Record, kw_only=True, frozen=True):
+    """The reward of an answer to a puzzle."""
+
+    total: Annotated[float, _is("The reward.", ge=-3, le=3)]
+    parts: Annotated[PuzzleParts, _is("Its parts; they add up to `total`.")]
+    A: Annotated[int, _is("1 if each person is named once, and rightly, else 0.", ge=0, le=1)]
+    F: Annotated[int, _is("1 if the response has the form of `--format`, else 0.", ge=0, le=1)]
+    right_frac: Annotated[float, _is("Share of people named rightly.", ge=0, le=1)]
+    said: Annotated[
+        list[bool | None],
+        _is("For each of the people, in order: true = called a knight, false = a knave, null = neither or both."),
+    ]
+    problem: Annotated[str | None, _is("What is wrong with the response; kk-reward(1) lists the codes.")]
+    scheme: Annotated[str, _is("The reward: dump, people.")]
+
+
+class AnsweredPuzzle(StoredPuzzle, kw_only=True, frozen=True):
+    """An answer to a Knights and Knaves puzzle: what kk-reward reads and writes."""
+
+    response: Annotated[str, _is("All that follows the prompt: the model's text and what was injected into it.")]
+    reward: Annotated[PuzzleReward | None, _is("The reward and its parts.")] = None
+
+
+class Hypothesis(Record, kw_only=True, frozen=True):
+    """A hypothesis about a problem: what it says, and a function that does it."""
+
+    text: Annotated[str | None, _is("The hypothesis in a sentence.")] = None
+    code: Annotated[
+        str | None, _is("Python source of one function from an input to an output; null where there is none.")
+    ] = None
+
+
+class HypothesisSet(Record, kw_only=True, frozen=True):
+    """A problem and hypotheses about it, the input of gear-score. The problem may be in another file, under its id.
+
+    A pair is an array [input, output], or an object with `input` and `output`, as raw task files have it.
+    """
+
+    id: Id
+    dataset: Annotated[str | None, _is("The data set a problem is from; it chooses the sample space.")] = None
+    n_obs: Annotated[Count | None, _is("Number of observations, where problems of one id differ in it.")] = None
+    observations: Annotated[list[Any] | None, _is("What hypotheses are to explain: pairs of input and output.")] = None
+    train: Annotated[list[Any] | None, _is("Another name for `observations`.")] = None
+    test: Annotated[list[Any] | None, _is("Pairs that were held back; no score depends on them.")] = None
+    hypotheses: Annotated[
+        list[str | Hypothesis] | None, _is("Hypotheses in the order in which they were made; a string is a raw reply.")
+    ] = None
+
+
+class Lookup(Record, kw_only=True, frozen=True):
+    """A place at which a program compares with the input of an observation."""
+
+    line: Annotated[Count, _is("Line of the code, from 1.")]
+    by: Annotated[str, _is("What compares: ==, !=, in, key, case.")]
+    observation: Annotated[Count, _is("Number of the observation, from 0.")]
+
+
+HypothesisStatus = Literal["consistent", "inconsistent", "lookup", "parse_error", "timeout", "killed"]
+
+
+class HypothesisDetail(Record, kw_only=True, frozen=True):
+    """What gear-score found about one hypothesis."""
+
+    status: Annotated[HypothesisStatus, _is("How it did, as in the row's `status`.")]
+    why: Annotated[str, _is("Why it is not consistent; empty if it is.")]
+    failed: Annotated[list[Count], _is("Numbers of the observations it contradicts, from 0.")]
+    undefined: Annotated[Count | None, _is("Inputs of the sample space at which it has no output; null if not run.")]
+    timeouts: Annotated[Count, _is("Calls that were cut short.")]
+    new: Annotated[Count, _is("Inputs of the sample space at which it predicts what no hypothesis before it did.")]
+    bad: Annotated[list[str], _is("Its faults under the stop rule: parse_error, inconsistent, lookup, few_new.")]
+    lookups: Annotated[list[Lookup] | None, _is("Where it looks observations up (--detect-lookup).")] = None
+    same_as: Annotated[
+        Count | None, _is("Number of the first valid hypothesis that does the same on the whole sample space.")
+    ] = None
+
+
+class DifferingInput(Record, kw_only=True, frozen=True):
+    """An input at which two hypotheses differ."""
+
+    input: Annotated[Any, _is("The input.")]
+    outputs: Annotated[list[str | None], _is("The outputs of the two as JSON texts; null where undefined.")]
+
+
+class Difference(Record, kw_only=True, frozen=True):
+    """How two valid hypotheses differ."""
+
+    pair: Annotated[list[Count], _is("Numbers of the two, from 0.")]
+    n_differ: Annotated[Count, _is("Inputs of the sample space at which they differ.")]
+    examples: Annotated[list[DifferingInput], _is("The first of these.")]
+
+
+class Varied(Record, kw_only=True, frozen=True):
+    """Scores under another choice."""
+
+    vary: Annotated[str, _is("What is varied: max_bad, min_new, space_frac.")]
+    value: Annotated[float, _is("Its value.")]
+    draw: Annotated[Count | None, _is("Number of the subsample of the sample space, from 0.")] = None
+    n: Annotated[Count, _is("Hypotheses that count.")]
+    valid: Annotated[Count, _is("Those that run and agree with all observations.")]
+    consistency: Annotated[float | None, _is("Share of valid ones among those that run.")]
+    generalizability: Annotated[float | None, _is("Mean share of the sample space that valid ones are defined on.")]
+    gamma_norm: Annotated[float | None, _is("Different predictions of valid ones over the size of the sample space.")]
+    beta_struct: Annotated[float | None, _is("Mean Jaccard distance of the predictions of two valid ones.")]
+
+
+class ScoredSet(HypothesisSet, kw_only=True, frozen=True):
+    """A scored set of hypotheses: what gear-score writes. A score that is not defined is null."""
+
+    status: Annotated[
+        list[HypothesisStatus],
+        _is(
+            "For each hypothesis: consistent (valid), inconsistent, lookup (left out for looking observations up), "
+            "parse_error, timeout, killed."
+        ),
+    ]
+    space: Annotated[Count, _is("Inputs of the sample space.")]
+    n: Annotated[Count, _is("Hypotheses that count.")]
+    parse_errors: Annotated[Count, _is("Those that could not be read, or not be run to their end.")]
+    valid: Annotated[Count, _is("Those that run and agree with all observations.")]
+    distinct: Annotated[Count, _is("Valid ones of which no two do the same on the whole sample space.")]
+    instruction_following: Annotated[float | None, _is("1 - parse_errors / n.")]
+    consistency: Annotated[float | None, _is("valid / (n - parse_errors); 0 if none of them runs.")]
+    generalizability: Annotated[float | None, _is("Mean share of the sample space that valid ones are defined on.")]
+    gamma_q0: Annotated[float | None, _is("Different predictions, (input, output), of the valid ones together.")]
+    gamma_q1: Annotated[float | None, _is("Hill number of order 1 of these predictions.")]
+    gamma_q2: Annotated[float | None, _is("Hill number of order 2 of these predictions.")]
+    gamma_norm: Annotated[float | None, _is("gamma_q0 / space.")]
+    gamma_out_q0: Annotated[float | None, _is("Different outputs of the valid ones together.")]
+    gamma_out_q1: Annotated[float | None, _is("Hill number of order 1 of these outputs.")]
+    gamma_out_q2: Annotated[float | None, _is("Hill number of order 2 of these outputs.")]
+    alpha_q0: Annotated[float | None, _is("Mean over valid ones: different outputs of one.")]
+    alpha_q1: Annotated[float | None, _is("Mean over valid ones: Hill number of order 1 of the outputs of one.")]
+    alpha_q2: Annotated[float | None, _is("Mean over valid ones: Hill number of order 2 of the outputs of one.")]
+    beta_struct: Annotated[float | None, _is("Mean Jaccard distance of the predictions of two valid ones.")]
+    beta_dist: Annotated[float | None, _is("Mean Bray-Curtis dissimilarity of the outputs of two valid ones.")]
+    new_predictions: Annotated[
+        list[Count], _is("For each hypothesis: inputs at which it predicts what none before it did, valid or not.")
+    ]
+    stop_after: Annotated[
+        Count | None, _is("After how many hypotheses the stop rule ends the asking; null if it goes on.")
+    ]
+    details: Annotated[list[HypothesisDetail], _is("What was found about each hypothesis.")]
+    transfer: Annotated[
+        list[bool] | None,
+        _is(
+            "For k = 1, 2, ...: whether one of the first k hypotheses gets all of `test` right, a check against known "
+            "answers that is no part of the scores (--top-k)."
+        ),
+    ] = None
+    differences: Annotated[list[Difference] | None, _is("How valid hypotheses differ, in pairs (--explain).")] = None
+    sensitivity: Annotated[list[Varied] | None, _is("The scores under other choices (--sensitivity).")] = None
+
+
+class SetStats(Record, kw_only=True, frozen=True):
+    """Means of scores over problems: what gear-stats prints. A mean of nothing is null.
+
+    With `transfer`, also `top_1` and `n_top_1`, and so on: the share of problems solved by the first k hypotheses.
+    """
+
+    dataset: Annotated[str, _is("The data set, or `all`.")]
+    n_problems: Annotated[Count, _is("Problems.")]
+    instruction_following: Annotated[float | None, _is("Mean of `instruction_following`.")]
+    n_instruction_following: Annotated[Count, _is("Problems it is over.")]
+    consistency: Annotated[float | None, _is("Mean of `consistency`.")]
+    n_consistency: Annotated[Count, _is("Problems it is over.")]
+    generalizability: Annotated[float | None, _is("Mean of `generalizability`.")]
+    n_generalizability: Annotated[Count, _is("Problems it is over.")]
+    beta_struct: Annotated[float | None, _is("Mean of `beta_struct`.")]
+    n_beta_struct: Annotated[Count, _is("Problems it is over.")]
+    beta_dist: Annotated[float | None, _is("Mean of `beta_dist`.")]
+    n_beta_dist: Annotated[Count, _is("Problems it is over.")]
+    gamma_norm: Annotated[float | None, _is("Mean of `gamma_norm`.")]
+    n_gamma_norm: Annotated[Count, _is("Problems it is over.")]
 
 
 class StepStats(Record, kw_only=True, frozen=True):

@@ -1,0 +1,1 @@
+"""GEAR: sets of hypotheses that explain observations, scored without labels."""
