@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 TOGETHER = {"tools", "models", "paper"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items):
     """With several workers (pytest-xdist): a module whose tests share a fixture, or a cluster, stays on one."""
     for item in items:

@@ -58,9 +58,10 @@ updates are lost to a kill -9. Checkpoints have the weights in float32, so a pub
 changes nothing about training.
 
 Under torchrun or `accelerate launch` each process holds the whole model and takes its share of every batch; gradients
-are those of one process. The policy directory must be on a file system that all see, and the launcher's exit code is
-its own. Two processes on a CPU under torchrun are tested; several GPUs, and bfloat16 on a GPU, were not run for want
-of one.
+are those of one process. The policy directory must be on a file system that all see. The launcher's exit code is its
+own, 1 where a process ended with 75; stop it with SIGTERM, which it hands on, not with SIGUSR1, of which it dies.
+`accelerate launch` wants --multi_gpu for several processes, on a CPU too. Two processes on a CPU are tested, under
+torchrun and under `accelerate launch`; several GPUs, and bfloat16 on a GPU, are not run on a GPU here.
 """
 
 _READS = msgspec.defstruct(

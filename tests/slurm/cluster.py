@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "sc
 SYSTEM_PATH = "/usr/sbin:/sbin"  #: where daemons are, which need not be on a user's PATH
 CPUS = 8  #: what the node says it has, so that jobs which mostly wait can run side by side
 START_S = 20.0
-JOB_S = 150.0  #: how long a job may take, requeues and all
-POLL_S = 0.1
+JOB_S = 300.0  #: how long a job may take, requeues and all
+POLL_S = 0.2
 
 MUNGE = ("--num-threads=2", "--socket={here}/munge.socket", "--key-file={here}/munge.key")
 MUNGE += ("--pid-file={here}/munged.pid", "--seed-file={here}/munged.seed", "--log-file={here}/munged.log")
@@ -57,10 +58,17 @@ SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,sched_interval=1
 ReturnToService=2
 JobRequeue=1
+# how long a job is remembered after its end
+MinJobAge=3600
 KillWait=5
 GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=100000 Gres=gpu:2 State=UNKNOWN
-PartitionName=test Nodes={host} Default=YES MaxTime=INFINITE State=UP
+# a job of the second takes what it needs from those of the first, and Slurm tells them with their own signal
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
+PartitionName=test Nodes={host} Default=YES PriorityTier=1 GraceTime=30 State=UP
+PartitionName=urgent Nodes={host} PriorityTier=2 PreemptMode=OFF State=UP
 """
 
 
@@ -131,6 +139,9 @@ class Cluster:
             end = time.monotonic() + START_S
             while self.ask("squeue", "--noheader").out.strip() and time.monotonic() < end:
                 time.sleep(POLL_S)
+            for pid, *_ in self._pids():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
         for daemon in reversed(self._daemons):
             daemon.terminate()
             try:
@@ -158,14 +169,25 @@ class Cluster:
         assert told.rc == 0, told.err
         return [_job(line) for line in told.out.decode().splitlines() if line.startswith("JobId=")]
 
+    def processes(self, number: str, name: str) -> list[int]:
+        """The processes of a job that run the command `name`."""
+        mine = [pid for pid, job, *_ in self._pids() if job == number]
+        return [int(pid) for pid in mine if name in _words(Path("/proc", pid, "cmdline"))]
+
     def wait(self, number: str, until: Callable[[list[Job]], bool] | None = None) -> list[Job]:
         """Wait until a job has ended, or is `until` something else, and see how it is then."""
         reached = until or (lambda jobs: all(job.ended for job in jobs))
         end = time.monotonic() + JOB_S
         while not reached(jobs := self.jobs(number)):
-            assert time.monotonic() < end, f"waited in vain for job {number}: {jobs}"
+            in_vain = time.monotonic() > end or (until is not None and all(job.ended for job in jobs))
+            assert not in_vain, f"waited in vain for job {number}: {jobs}"
             time.sleep(POLL_S)
         return sorted(jobs, key=lambda job: job.task or 0)
+
+    def _pids(self) -> list[list[str]]:
+        """A row for each process of a job: its number, the job's, and more."""
+        rows = (line.split() for line in self.ask("scontrol", "listpids").out.decode().splitlines()[1:])
+        return [row for row in rows if row[0].isdigit() and int(row[0]) > 1]
 
     def _start_daemon(self, *argv: str) -> None:
         # One that outlives a killed test process would hold its port for ever.
@@ -196,6 +218,14 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _words(path: Path) -> list[str]:
+    """The names of the first two words of a command line: of a script, its interpreter and itself."""
+    try:
+        return [Path(os.fsdecode(word)).name for word in path.read_bytes().split(b"\0")[:2]]
+    except OSError:  # it has ended
+        return []
 
 
 def _job(line: str) -> Job:
