@@ -85,10 +85,47 @@ def _puzzle(i: int) -> dict[str, Any]:
     return {"id": f"k{i}", "names": ["Ada", "Omar"], "solution": [True, False], "statements": said}
 
 
+GEAR_SCORES = {
+    "instruction_following": 1.0,
+    "consistency": 0.5,
+    "generalizability": 1.0,
+    "gamma_norm": 1.0,
+    "beta_struct": None,
+    "beta_dist": None,
+}
+
 SPECIMENS = {
     "dpo-train": Specimen(
         _pair,
         args=("--policy", "{new}", "--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu"),
+    ),
+    "gear-pairs": Specimen(
+        lambda i: {"id": f"p{i}", "observations": [[1, 2]], "hypotheses": ["No idea.", {"code": "def f(x): return 2"}]},
+        args=("--space", str(ROOT / "tests/cases/gear-pairs/levels-and-contexts/space.jsonl"), "--sandbox", "seccomp"),
+    ),
+    "gear-observe": Specimen(
+        args=("pairs", "{dir}/tasks.jsonl", "-n", "1", "--tasks", "2"),
+        files=(("tasks.jsonl", b'{"id":"t0","train":[[1,2],[2,4]]}\n{"id":"t1","train":[[1,2],[2,3]]}\n'),),
+    ),
+    "gear-score": Specimen(
+        lambda i: {"id": f"p{i}", "observations": [[1, 2], [2, 3]], "hypotheses": ["I do not know."]},
+        args=("--space", str(ROOT / "tests/cases/gear-score/vectors/space.jsonl")),
+    ),
+    "gear-space": Specimen(
+        args=("spec", "{dir}/spec.toml"),
+        files=(("spec.toml", b'kind = "records"\nfields.n = { kind = "numbers", first = 0, last = 9 }\n'),),
+    ),
+    "gear-stats": Specimen(lambda i: {"id": f"p{i}", **GEAR_SCORES}),
+    "gear-ask": Specimen(
+        lambda i: {"id": f"p{i}", "observations": [[i, 2]]},
+        args=(
+            *("--space", str(ROOT / "tests/cases/gear-pairs/levels-and-contexts/space.jsonl")),
+            *("--backend", "scripted", "--model", "{dir}/script.jsonl"),
+        ),
+        files=(("script.jsonl", json.dumps({"match": ".", "reply": "No idea."}).encode()),),
+    ),
+    "gear-momentum": Specimen(
+        lambda i: {"objective": "fair", "loss": 0.5, "step": i}, args=("--objectives", "fair", "--state", "{new}")
     ),
     "group-advantage": Specimen(
         lambda i: {"id": f"q{i // 2}", "sample": i % 2, "reward": float(i % 2)},

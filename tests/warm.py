@@ -76,13 +76,15 @@ def shims() -> str:
     return str(keeper())
 
 
-def _ask(folder: str, argv: list[str], fds: list[int], cwd: str | None, env: dict[str, str]) -> tuple[socket.socket, int]:
+def _ask(
+    folder: str, argv: list[str], fds: list[int], cwd: str | None, env: dict[str, str]
+) -> tuple[socket.socket, int]:
     """Have `argv` run: the connection on which its wait status will come, and its process id."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(f"{folder}/socket")
     request = {
         "argv": argv,
-        "cwd": os.path.abspath(cwd or "."),
+        "cwd": str(Path(cwd or ".").absolute()),
         "env": env,
         "group": os.getpgrp(),
         "limits": [resource.getrlimit(limit) for limit in LIMITS],
@@ -110,7 +112,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         cwd, env = rest[4], rest[5]
         p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite = rest[9:15]
         fds = [place if given == -1 else given for place, given in enumerate((p2cread, c2pwrite, errwrite))]
-        name = os.path.basename(args[0])
+        name = Path(args[0]).name
         self._connection, self.pid = _ask(
             str(keeper()), [name, *args[1:]], fds, None if cwd is None else os.fspath(cwd), dict(env or os.environ)
         )
@@ -207,9 +209,8 @@ def load() -> None:
         warnings.simplefilter("ignore")
         for name in ("torch", "transformers", "accelerate", "peft", "safetensors.torch", "orjson", "msgspec", "click"):
             importlib.import_module(name)
-        from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, LlavaForConditionalGeneration
-
-        assert AutoModelForCausalLM and AutoTokenizer and LlamaForCausalLM and LlavaForConditionalGeneration
+        for name in ("AutoModelForCausalLM", "AutoTokenizer", "LlamaForCausalLM", "LlavaForConditionalGeneration"):
+            getattr(sys.modules["transformers"], name)
 
 
 def main() -> None:

@@ -66,6 +66,7 @@ EXECUTION = frozenset(
         "cache",
         "api_key_file",
         "threads",
+        "workers",
         "base_url",
     ]
 )

@@ -447,6 +447,7 @@ class Hypothesis(Record, kw_only=True, frozen=True):
     code: Annotated[
         str | None, _is("Python source of one function from an input to an output; null where there is none.")
     ] = None
+    reply: Annotated[str | None, _is("What the model said, if the hypothesis was read from that.")] = None
 
 
 class HypothesisSet(Record, kw_only=True, frozen=True):
@@ -573,7 +574,8 @@ class ScoredSet(HypothesisSet, kw_only=True, frozen=True):
 class SetStats(Record, kw_only=True, frozen=True):
     """Means of scores over problems: what gear-stats prints. A mean of nothing is null.
 
-    With `transfer`, also `top_1` and `n_top_1`, and so on: the share of problems solved by the first k hypotheses.
+    With `transfer`, also `transfer_top_1` and `n_transfer_top_1`, and so on: the share of problems whose test pairs one
+    of the first k hypotheses gets right.
     """
 
     dataset: Annotated[str, _is("The data set, or `all`.")]
@@ -590,6 +592,109 @@ class SetStats(Record, kw_only=True, frozen=True):
     n_beta_dist: Annotated[Count, _is("Problems it is over.")]
     gamma_norm: Annotated[float | None, _is("Mean of `gamma_norm`.")]
     n_gamma_norm: Annotated[Count, _is("Problems it is over.")]
+
+
+class AskedHypothesis(Hypothesis, kw_only=True, frozen=True):
+    """A hypothesis that gear-ask heard, and what it found about it."""
+
+    status: Annotated[
+        Literal["consistent", "inconsistent", "lookup", "parse_error", "timeout", "killed"] | None,
+        _is("How it did: consistent with the observations (valid), or what else."),
+    ] = None
+    why: Annotated[str, _is("Why it is not consistent; empty if it is.")] = ""
+    new: Annotated[Count, _is("Inputs of the sample space at which it predicts what no hypothesis before it did.")] = 0
+    bad: Annotated[list[str], _is("Its faults under the stop rule: parse_error, inconsistent, lookup, few_new.")] = []
+    finish: Annotated[
+        Literal["eos", "stop", "token_limit"] | None,
+        _is("How the reply ended: by the model, at a string it was to stop at, or cut off."),
+    ] = None
+    span: Annotated[
+        list[Count] | None,
+        _is("Where the model's tokens of this reply begin and end in `response_ids`; null where those are."),
+    ] = None
+
+
+class AskedSet(HypothesisSet, kw_only=True, frozen=True):
+    """A problem and the hypotheses one model gave in one conversation: what gear-ask writes.
+
+    Hypotheses are AskedHypothesis records. All that policy-train needs is there, too.
+    """
+
+    draw: Annotated[Count | None, _is("Number of the draw since the state began, from 0. No number comes twice.")] = (
+        None
+    )
+    sample: Annotated[
+        Count | None, _is("Index of the sample, from 0. `id` and `sample` together name a trajectory.")
+    ] = None
+    prompt_id: Annotated[Id | None, _is("The group the samples of one prompt form.")] = None
+    model: Annotated[str | None, _is("Engine and model.")] = None
+    policy_version: Annotated[str | None, _is("The version in the policy directory that wrote this.")] = None
+    seed: Annotated[int, _is("This trajectory's own seed.")] = 0
+    stop: Annotated[
+        Literal["bad", "cap", "token_limit", "error"] | None,
+        _is(
+            "Why the asking ended. bad: enough hypotheses were bad; cap: there were enough in all; token_limit: no "
+            "room for another; error: it could not go on."
+        ),
+    ] = None
+    followup: Annotated[
+        Literal["full", "short", "super-short"] | None, _is("How further hypotheses were asked for.")
+    ] = None
+    parser: Annotated[Literal["robust", "authors"] | None, _is("How replies were read.")] = None
+    prompt: Annotated[str, _is("What the model was given, as text.")] = ""
+    response: Annotated[str, _is("All that follows the prompt: the model's text and what was injected into it.")] = ""
+    prompt_ids: Annotated[list[int] | None, _is("Token ids of the prompt.")] = None
+    response_ids: Annotated[
+        list[int] | None, _is("Token ids of the response, as sampled and injected, never re-tokenized.")
+    ] = None
+    loss_mask: Annotated[list[int] | None, _is("For each response token: 1 = written by the model, 0 = injected.")] = (
+        None
+    )
+    logprobs: Annotated[
+        list[float] | None,
+        _is(
+            "For each response token: log-probability in nats under the policy at the sampling temperature; "
+            "0 where injected."
+        ),
+    ] = None
+
+
+class HypothesisPair(Pair, kw_only=True, frozen=True):
+    """Two hypotheses about a problem, of which one is better: what gear-pairs writes, for dpo-train."""
+
+    prompt_id: Annotated[Id | None, _is("The group the samples of one prompt form.")] = None
+    dataset: Annotated[str | None, _is("The data set a problem is from; it chooses the sample space.")] = None
+    n_obs: Annotated[Count | None, _is("Number of observations, where problems of one id differ in it.")] = None
+    reason: Annotated[
+        Literal["parsing", "cheating", "inconsistent", "fair"],
+        _is(
+            "Why one is better: the other cannot be run; looks observations up; contradicts one; or has the smaller "
+            "sum of generalizability, novelty and diversity."
+        ),
+    ]
+    context: Annotated[list[Count], _is("Numbers of the hypotheses the prompt has as earlier replies, from 0.")]
+    pair: Annotated[list[Count], _is("Numbers of the two, from 0.")]
+    scores: Annotated[list[float] | None, _is("With reason fair: the sums of the better and of the worse one.")] = None
+
+
+class ProbeLoss(Record, kw_only=True, frozen=True):
+    """The loss of one kind of pair, measured on pairs that are not trained on: what gear-momentum reads."""
+
+    objective: Annotated[str, _is("The kind of pair, as in a pair's `reason`.", min_length=1)]
+    loss: Annotated[Safe, _is("Its loss, a mean over pairs.")]
+    step: Annotated[Count, _is("Number of the update of the policy, from 1; 0 before the first.")]
+
+
+class MomentumStep(Record, kw_only=True, frozen=True):
+    """How much of the next epoch each kind of pair gets: what gear-momentum writes."""
+
+    step: Annotated[Count, _is("Number of the update of the policy, from 1; 0 before the first.")]
+    losses: Annotated[dict[str, float], _is("For each objective: its loss at this step.")]
+    ema: Annotated[dict[str, float], _is("For each objective: the moving average of its loss.")]
+    momentum: Annotated[dict[str, Positive], _is("For each objective: how far the average fell, capped.")]
+    ratios: Annotated[dict[str, Positive], _is("For each objective: its weight; 1 is an even share.")]
+    weighted_loss: Annotated[float, _is("Sum of ratio times loss.")]
+    quota: Annotated[dict[str, Count] | None, _is("For each objective: its pairs in an epoch (--epoch-pairs).")] = None
 
 
 class StepStats(Record, kw_only=True, frozen=True):

@@ -17,9 +17,9 @@ class Limits:
     """What a program may use.
 
     `timeout_s`: CPU seconds a call (and the program's definition); a call that waits is given four times as long.
-    `total_s`: wall-clock seconds in all. `memory_mb`: address space. `output_bytes`: of one output. `total_bytes`: of
-    all outputs. `max_timeouts`: calls that may be cut short (by time, or because they ended the process) before the
-    program is given up.
+    `total_s`: wall-clock seconds in all. `memory_mb`: address space, besides what Python itself takes. `output_bytes`:
+    of one output. `total_bytes`: of all outputs. `max_timeouts`: calls that may be cut short, by time or because they
+    ended the process, before the program is given up.
     """
 
     timeout_s: float = 0.5

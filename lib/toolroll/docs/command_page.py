@@ -47,13 +47,16 @@ def command_page(tool: Tool) -> str:
     page.heading("DESCRIPTION")
     first, _, rest = inspect.cleandoc(tool.help or "").partition("\n\n")
     page.prose(rest or first)
+    module = sys.modules[tool.function.__module__]
+    if safety := getattr(module, "SAFETY", ""):
+        page.heading("SAFETY")
+        page.prose(safety)
     _add_options(page, tool, context)
     if tool.examples:
         page.heading("EXAMPLES")
         page.prose(tool.examples)
     _add_fields(page, tool)
-    notes = getattr(sys.modules[tool.function.__module__], "NOTES", "")
-    if notes:
+    if notes := getattr(module, "NOTES", ""):
         page.heading("NOTES")
         page.prose(notes)
     _add_exit_status(page, tool)
@@ -109,7 +112,7 @@ def _help(param: click.Parameter, context: click.Context) -> str:
 
 def _add_fields(page: Page, tool: Tool) -> None:
     contract = tool.contract
-    if not contract.writes:
+    if not contract.writes or not (contract.reads or contract.adds):
         return
     page.heading("OUTPUT FIELDS" if contract.reads is None else "INPUT AND OUTPUT FIELDS")
     if contract.reads is not None:
