@@ -17,6 +17,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -230,11 +231,11 @@ class Command:
         env: dict[str, str] | None = None,
     ) -> Result:
         """Run to the end in `folder`."""
-        return run(self.line(folder, *args, inputs=inputs), stdin=stdin, env=env, cwd=folder)
+        return run(self.line(folder, *args, inputs=inputs), stdin=stdin, env=env, cwd=folder, warm_start=True)
 
     def start(self, folder: Path, *args: Any, inputs: tuple[Any, ...] = (), **settings: Any) -> Any:
         """Start in `folder` and leave it running; a context manager, at whose end it is killed."""
-        return started(self.line(folder, *args, inputs=inputs), cwd=folder, **settings)
+        return started(self.line(folder, *args, inputs=inputs), cwd=folder, warm_start=True, **settings)
 
     def shell(self, folder: Path, *args: Any) -> str:
         """The command line as a shell reads it."""
@@ -250,6 +251,7 @@ class Command:
         return b"".join(json.dumps(row, separators=(",", ":")).encode() + b"\n" for row in rows)
 
 
+@cache
 def entry_points() -> dict[str, str]:
     """The commands that pyproject.toml installs: name and `module:function`."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -289,9 +291,16 @@ def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     return {**kept, **settings, **(extra or {})}
 
 
-def run(argv: list[str], *, stdin: bytes = b"", env: dict[str, str] | None = None, cwd: Path | None = None) -> Result:
+def run(
+    argv: list[str],
+    *,
+    stdin: bytes = b"",
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    warm_start: bool = False,
+) -> Result:
     """Run a process to its end."""
-    with started(argv, cwd=cwd, env=env) as process:
+    with started(argv, cwd=cwd, env=env, warm_start=warm_start) as process:
         out, err = process.communicate(stdin, timeout=PATIENCE_S)
     return Result(process.returncode, out, err.decode(errors="surrogateescape"))
 
@@ -304,10 +313,19 @@ def shell(line: str, *, cwd: Path, stdin: bytes = b"", env: dict[str, str] | Non
 
 
 @contextmanager
-def started(argv: list[str], *, cwd: Path | None, env: dict[str, str] | None = None, **settings: Any) -> Iterator[Any]:
-    """A process under way: subprocess.Popen with pipes."""
+def started(
+    argv: list[str],
+    *,
+    cwd: Path | None,
+    env: dict[str, str] | None = None,
+    warm_start: bool = False,
+    **settings: Any,
+) -> Iterator[Any]:
+    """A process under way: subprocess.Popen with pipes. Commands that load torch, and others on request, start warm."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}
-    launch = warm.Popen if argv[0] in {str(BIN / name) for name in WARM} else subprocess.Popen
+    program = Path(argv[0])
+    is_warm = program.parent == BIN and (program.name in WARM or (warm_start and program.name in entry_points()))
+    launch = warm.Popen if is_warm else subprocess.Popen
     process = launch(argv, env=environment(env), cwd=cwd, **pipes)
     try:
         yield process

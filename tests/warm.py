@@ -1,11 +1,13 @@
-"""Starts commands from a process that has torch loaded already: a test then costs what the command does, not 5 s more.
+"""Starts commands from a process that has their packages loaded already: a test then costs what the command does.
 
-A keeper process imports the heavy packages once and nothing of toolroll. For each command it forks, and the child gets
-the standard streams, folder, environment, process group and limits of whoever asked, and runs the command to the end of
-a process like any other: signals, exit codes, broken pipes and kills are real. What differs from a fresh start: the
-seed of Python's string hashes and the variables that torch reads when it is imported (OMP_NUM_THREADS is 1).
+A keeper process imports third-party packages once and nothing of toolroll. For each command it forks, and the child
+gets the standard streams, folder, environment, process group and limits of whoever asked, and runs the command to the
+end of a process like any other: signals, exit codes, broken pipes and kills are real. What differs from a fresh start:
+the seed of Python's string hashes and the variables that packages read when they are imported (OMP_NUM_THREADS is 1).
+One keeper has torch, for commands that load it whatever they do; it saves them five seconds. One has what all load.
 
-`Popen` is subprocess.Popen by way of the keeper. `shims()` is a folder of scripts for PATH that do the same in a shell.
+`Popen` is subprocess.Popen by way of a keeper. `shims()` is a folder of scripts for PATH that do the same in a shell,
+for commands with torch.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ from pathlib import Path
 from typing import Any
 
 LIMITS = [getattr(resource, name) for name in sorted(vars(resource)) if name.startswith("RLIMIT_")]
+PLAIN = ("click", "orjson", "msgspec", "msgspec.inspect", "zstandard", "numpy", "concurrent.futures", "hashlib")
+TORCH = (*PLAIN, "torch", "transformers", "accelerate", "peft", "safetensors.torch")
+MODELS = ("AutoModelForCausalLM", "AutoTokenizer", "LlamaForCausalLM", "LlavaForConditionalGeneration")
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
@@ -38,12 +43,12 @@ FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 @cache
-def keeper() -> Path:
-    """The folder with the keeper's socket and shims; it is started when first asked for and ends with this process."""
+def keeper(*, torch: bool) -> Path:
+    """The folder with a keeper's socket and shims; it is started when first asked for and ends with this process."""
     from frame import WARM, entry_points, environment
 
     folder = Path(tempfile.mkdtemp(prefix="warm-"))
-    commands = {name: entry for name, entry in entry_points().items() if name in WARM}
+    commands = {name: entry for name, entry in entry_points().items() if (name in WARM) == torch}
     for name in commands:
         shim = folder / name
         shim.write_text(f"#!{sys.executable} -E\nimport sys\nsys.path[0] = {str(Path(__file__).parent)!r}\n")
@@ -52,14 +57,14 @@ def keeper() -> Path:
         shim.chmod(0o755)
     settings = {**environment({"OMP_NUM_THREADS": "1"})}
     process = subprocess.Popen(
-        [sys.executable, __file__, str(folder), json.dumps(commands)],
+        [sys.executable, __file__, str(folder), json.dumps(commands), *(TORCH if torch else PLAIN)],
         env=settings,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     atexit.register(_end, process, folder)
     assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n", "the process that loads torch for others did not start"
+    assert process.stdout.readline() == b"ready\n", "the process that loads packages for others did not start"
     return folder
 
 
@@ -73,7 +78,7 @@ def _end(process: Any, folder: Path) -> None:
 
 def shims() -> str:
     """A folder for the head of PATH."""
-    return str(keeper())
+    return str(keeper(torch=True))
 
 
 def _ask(
@@ -100,7 +105,7 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
     while len(data) < size:
         piece = connection.recv(size - len(data))
         if not piece:
-            raise ConnectionError("the process that keeps torch loaded went away")
+            raise ConnectionError("the process that keeps packages loaded went away")
         data += piece
     return data
 
@@ -113,9 +118,9 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite = rest[9:15]
         fds = [place if given == -1 else given for place, given in enumerate((p2cread, c2pwrite, errwrite))]
         name = Path(args[0]).name
-        self._connection, self.pid = _ask(
-            str(keeper()), [name, *args[1:]], fds, None if cwd is None else os.fspath(cwd), dict(env or os.environ)
-        )
+        folder = keeper(torch=name in sys.modules["frame"].WARM)
+        place = None if cwd is None else os.fspath(cwd)
+        self._connection, self.pid = _ask(str(folder), [name, *args[1:]], fds, place, dict(env or os.environ))
         self._child_created = True
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
 
@@ -203,13 +208,13 @@ def become(request: dict[str, Any], fds: Iterable[int]) -> None:
     sys.argv = request["argv"]
 
 
-def load() -> None:
+def load(packages: Iterable[str]) -> None:
     """Import what takes long: third parties only."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in ("torch", "transformers", "accelerate", "peft", "safetensors.torch", "orjson", "msgspec", "click"):
+        for name in packages:
             importlib.import_module(name)
-        for name in ("AutoModelForCausalLM", "AutoTokenizer", "LlamaForCausalLM", "LlavaForConditionalGeneration"):
+        for name in MODELS if "transformers" in sys.modules else ():
             getattr(sys.modules["transformers"], name)
 
 
@@ -217,7 +222,7 @@ def main() -> None:
     """Load and serve; in a child, run its command and end as the interpreter would, but for taking torch apart."""
     folder, commands = sys.argv[1], json.loads(sys.argv[2])
     sys.path.pop(0)  # the tests' own modules are not the commands'
-    load()
+    load(sys.argv[3:])
     gc.freeze()  # or the children's collections would copy all pages
     become(*serve(folder))
     module, function = commands[sys.argv[0]].split(":")
