@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 from msgspec import Meta
 
 from toolroll.abduction.options import SandboxOptions, sandbox_options
+from toolroll.abduction.sandbox import SAFETY as SAFETY
+from toolroll.abduction.wording import WordingOptions, wording_options
 from toolroll.cli import command, option_group, uses_model, uses_policy, uses_sampling, uses_seed
 from toolroll.errors import UsageError
 from toolroll.models.options import ModelOptions, PolicyOptions, SamplingOptions
@@ -24,6 +25,7 @@ from toolroll.records import AskedHypothesis, AskedSet, field_types, view
 if TYPE_CHECKING:
     from toolroll.abduction.asking import Manner
     from toolroll.abduction.cases import Cases
+    from toolroll.abduction.prompts import Prompts
     from toolroll.io.rows import Row
     from toolroll.models.rollouts import Rollouts, Sample
     from toolroll.run.log import Log
@@ -103,14 +105,6 @@ def _renamed(names: list[str], **settings: Any) -> GroupedOption:
     help="The sample space: inputs, one JSON value a line; may be given again for other data sets.",
 )
 @click.option(
-    "--followup",
-    "style",
-    type=click.Choice(["full", "short", "super-short"]),
-    default="full",
-    show_default=True,
-    help="How a further hypothesis is asked for; see NOTES.",
-)
-@click.option(
     "--max-hypotheses", type=click.IntRange(min=1), default=26, show_default=True, help="Most hypotheses a problem."
 )
 @click.option(
@@ -131,13 +125,6 @@ def _renamed(names: list[str], **settings: Any) -> GroupedOption:
     show_default=True,
     help="How replies are read; authors: as the released code does.",
 )
-@click.option(
-    "--prompt-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="First message instead of toolroll's; {observations} in it, and {name} of any field, are filled in.",
-)
-@click.option("--system", metavar="TEXT", help="System message.")
 @click.option("--raw-prompt", is_flag=True, help="Do not use the model's chat template.")
 @click.option("--prefill", default="", metavar="TEXT", help="What every reply begins with; the model goes on from it.")
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Conversations a problem.")
@@ -150,6 +137,7 @@ def _renamed(names: list[str], **settings: Any) -> GroupedOption:
 )
 @click.option("--stop", "stops", multiple=True, metavar="TEXT", help="End a reply behind this text. Repeatable.")
 @uses_seed
+@option_group("wording", WordingOptions, wording_options(GroupedOption))
 @option_group("sandbox", SandboxOptions, sandbox_options(_renamed))
 @uses_sampling
 @uses_policy
@@ -160,6 +148,7 @@ def main(
     model: ModelOptions,
     policy: PolicyOptions,
     sampling: SamplingOptions,
+    wording: WordingOptions,
     sandbox: SandboxOptions,
     samples: int,
     stops: tuple[str, ...],
@@ -179,20 +168,22 @@ def main(
     from toolroll.models.rollouts import Rollouts, Sample
     from toolroll.run.seeds import record_seed
 
-    if options["raw_prompt"] and options["system"] is not None:
+    if options["raw_prompt"] and wording.system is not None:
         raise UsageError("a system message needs the chat template: drop --raw-prompt", place="--system")
     if not all(stops):
         raise UsageError("an empty text would end every reply", place="--stop")
+    prompts = wording.prompts()
     cases = _cases(sandbox, log, stop, options)
     try:
         with Rollouts(model, policy, samples=samples, seed=seed, log=log, stop=stop) as rollouts:
-            manner = _manner(rollouts, options)
+            manner = _manner(rollouts, prompts, options)
 
             def begin(row: Row[Any], _sample: int, own_seed: int) -> Sample:
                 n_obs = row.view.n_obs
                 drawn = own_seed if n_obs is None else record_seed(own_seed, "n_obs", n_obs)
                 draw = replace(sampling.sampling(seed=drawn), stop=stops)
-                asking = Asking(manner, cases.case(row.raw, row.view), row.fields(), draw)
+                fields = row.fields() if manner.prompts.template is not None else {}
+                asking = Asking(manner, cases.case(row.raw, row.view), fields, draw)
                 return Sample(asking.episode(), asking.fields, {"parser": options["parser"]})
 
             if manifest is not None:
@@ -217,16 +208,14 @@ def _cases(sandbox: SandboxOptions, log: Log, stop: StopFlag, options: dict[str,
     )
 
 
-def _manner(rollouts: Rollouts, options: dict[str, Any]) -> Manner:
+def _manner(rollouts: Rollouts, prompts: Prompts, options: dict[str, Any]) -> Manner:
     from toolroll.abduction.asking import Manner
     from toolroll.abduction.cases import PARSERS
-    from toolroll.abduction.prompts import Prompts, as_text
+    from toolroll.abduction.prompts import as_text
     from toolroll.abduction.stop import StopRule
-    from toolroll.models.answers import read_template
 
-    file = options["prompt_file"]
     return Manner(
-        Prompts(options["style"], None if file is None else read_template(file), options["system"]),
+        prompts,
         StopRule(options["max_bad"], options["min_new"], most=options["max_hypotheses"]),
         PARSERS[options["parser"]],
         as_text if options["raw_prompt"] else rollouts.chat,

@@ -7,12 +7,13 @@ Paper: arXiv:2509.24096.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from toolroll.abduction.options import SandboxOptions, sandbox_options
+from toolroll.abduction.sandbox import SAFETY as SAFETY
+from toolroll.abduction.wording import WordingOptions, wording_options
 from toolroll.cli import command, option_group, uses_seed
 from toolroll.errors import UsageError
 from toolroll.options import GroupedOption
@@ -133,26 +134,13 @@ dpo-train reads the rows as they are, and so does TRL. The paper trains with --b
     show_default=True,
     help="How hypotheses that are raw replies are read; authors: as the released code does.",
 )
-@click.option(
-    "--followup",
-    "style",
-    type=click.Choice(["full", "short", "super-short"]),
-    default="full",
-    show_default=True,
-    help="How the prompt asks for a further hypothesis; see gear-ask(1).",
-)
-@click.option(
-    "--prompt-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="First message instead of toolroll's; {observations} in it, and {name} of any field, are filled in.",
-)
-@click.option("--system", metavar="TEXT", help="System message.")
 @uses_seed
+@option_group("wording", WordingOptions, wording_options(GroupedOption))
 @option_group("sandbox", SandboxOptions, sandbox_options(GroupedOption))
 def main(
     rows: Rows[Any],
     *,
+    wording: WordingOptions,
     sandbox: SandboxOptions,
     log: Log,
     stop: StopFlag,
@@ -164,7 +152,7 @@ def main(
     Reads problems with hypotheses, as gear-ask and gear-score write them. Writes pairs in TRL's form, each with the
     reason why one is better: it can be run, it explains, it agrees, or it says more and other things.
     """
-    pairing = _pairing(sandbox, log, stop, options)
+    pairing = _pairing(wording, sandbox, log, stop, options)
     try:
         yield from pairing.records(rows)
     finally:
@@ -176,15 +164,15 @@ def main(
         log.info(f"{what}: " + (", ".join(f"{count} {reason}" for reason, count in by_reason.items()) or "none"))
 
 
-def _pairing(sandbox: SandboxOptions, log: Log, stop: StopFlag, options: dict[str, Any]) -> Pairing:
+def _pairing(
+    wording: WordingOptions, sandbox: SandboxOptions, log: Log, stop: StopFlag, options: dict[str, Any]
+) -> Pairing:
     from functools import partial
 
     from toolroll.abduction.cases import Cases, once
     from toolroll.abduction.pairing import Pairing, read_weights
     from toolroll.abduction.pairs import Plan, Weights
     from toolroll.abduction.problems import Problems, Spaces
-    from toolroll.abduction.prompts import Prompts
-    from toolroll.models.answers import read_template
 
     sizes = _numbers("--contexts", options["contexts"], int, 2)
     weights = _numbers("--weights", options["weights"], float, 1e6)
@@ -193,7 +181,6 @@ def _pairing(sandbox: SandboxOptions, log: Log, stop: StopFlag, options: dict[st
     if len(set(sizes)) < len(sizes):
         raise UsageError("a size comes twice", place="--contexts")
     balance = None if options["balance"] is None else read_weights(options["balance"])
-    template = None if options["prompt_file"] is None else read_template(options["prompt_file"])
     cases = Cases(
         Problems.read(options["problems"], stop),
         Spaces.read(options["space"], log.warn, stop),
@@ -203,7 +190,7 @@ def _pairing(sandbox: SandboxOptions, log: Log, stop: StopFlag, options: dict[st
     )
     return Pairing(
         cases,
-        Prompts(options["style"], template, options["system"]),
+        wording.prompts(),
         Plan(sizes, options["most_valid"], options["context_pairs"], options["seed"]),
         Weights(*weights),
         parser=options["parser"],
