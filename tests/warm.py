@@ -205,6 +205,7 @@ def become(request: dict[str, Any], fds: Iterable[int]) -> None:
     os.environ.update(request["env"])
     for limit, (soft, hard) in zip(LIMITS, request["limits"], strict=True):
         resource.setrlimit(limit, (soft, hard))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
     sys.argv = request["argv"]
 
 
