@@ -20,9 +20,9 @@ set -euo pipefail
 samples=${SAMPLES:-2}        # conversations a problem
 hypotheses=${HYPOTHESES:-5}  # most hypotheses a conversation
 tokens=${TOKENS:-48}         # longest reply
-pairs=${PAIRS:-120}          # most pairs to train on
+pairs=${PAIRS:-32}           # most pairs to train on
 lora=${LORA:-16}             # rank of the adapters that are trained
-rate=${RATE:-1e-4}           # learning rate
+rate=${RATE:-5e-4}           # learning rate
 beta=${BETA:-0.5}            # of DPO; the paper's
 temperature=${TEMPERATURE:-0.7}
 model=${MODEL:-embedded}
@@ -44,14 +44,14 @@ RULES = {
         "reversed": lambda x: x[::-1],
         "doubled": lambda x: [2 * v for v in x],
         "without-last": lambda x: x[:-1],
-        "smallest": lambda x: [min(x)],
+        "largest": lambda x: [max(x)],
         "twice": lambda x: x + x,
     },
     "held-out": {
         "last": lambda x: x[-1:],
         "sorted": sorted,
         "one-less": lambda x: [v - 1 for v in x],
-        "largest": lambda x: [max(x)],
+        "smallest": lambda x: [min(x)],
         "length": lambda x: [len(x)],
         "same": lambda x: x,
     },
@@ -71,10 +71,6 @@ if [ ! -f "$out/space.jsonl" ]; then
 fi
 
 cat > "$out/prompt.txt" << 'PROMPT'
-Pair 0: ([4, 7, 1], [7, 1])
-Pair 1: ([2, 9], [9])
-("all but the first", "def f(x): return x[1:]")
-
 Pair 0: ([5, 3], [6, 4])
 Pair 1: ([8], [9])
 ("one more than each", "def f(x): return [v + 1 for v in x]")
@@ -101,15 +97,15 @@ ask() {
 
 ask before --model "$model"
 
-# Pairs of what was said about the problems to train on; of the reasons there are, as many of each as there are of the
-# scarcest, as long as that leaves a batch, and else as they come.
+# Pairs of what was said about the problems to train on: as many of each reason as there are of the scarcest, or, where
+# that would be few, as they come.
 if [ ! -f "$out/pairs.jsonl" ]; then
   paired() {
     grep -F '"dataset":"train"' <(sed 's/"dataset": /"dataset":/' "$out/before.jsonl") |
       gear-pairs --pool --contexts 0,1 --space "$out/space.jsonl" "${words[@]}" --max-pairs "$pairs" -v "$@"
   }
   paired --balance even > "$out/pairs.part"
-  if [ "$(wc -l < "$out/pairs.part")" -lt 32 ]; then
+  if [ "$(wc -l < "$out/pairs.part")" -lt $((pairs / 2)) ]; then
     paired > "$out/pairs.part"
   fi
   mv "$out/pairs.part" "$out/pairs.jsonl"

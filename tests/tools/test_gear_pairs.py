@@ -68,7 +68,7 @@ def test_what_gear_score_writes_makes_the_same_pairs(folder):
     assert pairs(folder, rows=(), stdin=scored.out).out == pairs(folder).out
 
 
-def test_dpo_train_and_trl_read_them_as_they_are(folder):
+def test_dpo_train_reads_them_as_they_are(folder):
     pytest.importorskip("torch")
     import warnings
 
@@ -92,3 +92,21 @@ def test_dpo_train_and_trl_read_them_as_they_are(folder):
     )
     assert done.rc == 0, done.err
     assert [row["pairs"] for row in done.rows] == [3, 3]
+
+
+def test_trl_reads_them_as_they_are(folder):
+    pytest.importorskip("trl", reason="trl is a development dependency")
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whatever third parties warn of while they are imported
+        import tiny_pairs
+        from trl.data_utils import apply_chat_template, is_conversational
+
+    for row in pairs(folder, "--max-pairs", "3", "--contexts", "1").rows:
+        assert is_conversational(row)
+        told = apply_chat_template(row, tiny_pairs.tokenizer())
+        assert told["prompt"].endswith("<eos><|assistant|>")
+        assert (told["chosen"], told["rejected"]) == tuple(
+            row[name][0]["content"] + "<eos>" for name in ("chosen", "rejected")
+        )
