@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
 # GEAR: hypotheses about observations, scored without labels, and a policy that learns from the scores. On a CPU, in
-# some minutes.
+# about ten minutes of two cores.
 #
 #   pipelines/gear.sh
-#   SAMPLES=4 HYPOTHESES=25 PAIRS=2000 TOKENS=512 LORA=128 RATE=1e-5 MODEL=Qwen/Qwen2.5-7B-Instruct OUT=run1 pipelines/gear.sh
+#   SAMPLES=4 HYPOTHESES=25 TOKENS=512 PAIRS=2000 LORA=128 RATE=1e-5 MODEL=Qwen/Qwen2.5-7B-Instruct pipelines/gear.sh
 #
-# Asks a model for hypotheses about small problems, makes preference pairs of what it said about half of them, trains one
-# round of DPO on these, asks again, and shows the scores before and after, of the problems trained on and of others.
+# Asks a model for hypotheses about small problems, makes preference pairs of what it said about half of them, trains
+# one round of DPO on these, asks again, and shows the scores before and after, of the problems trained on and of others.
 #
 # The embedded model, of 135M parameters, needs worked examples in the prompt and its first characters put into its
-# mouth; then about a third to a half of its replies can be run, and a few of a hundred agree with the observations,
-# mostly rules it has seen in the examples. So nearly all pairs are about form (reason `parsing`), and what a round
-# teaches is form, if anything: with a handful of valid hypotheses g, beta and gamma say nothing, and C hardly anything.
-# It shows how the parts fit together. For hypotheses worth reading, take a model of some billions.
+# mouth. It finds no rules, and training does not teach it to. In one run with the settings below, before: 112 of 148
+# hypotheses could be run, 10 agreed with the observations, each of them an example's rule, the largest element. After 4
+# updates on 32 pairs: 149 of 150 were that one function. So IF rises from .75 to .99 and C from .06 to .13 because the
+# policy has collapsed, not because it is better; beta is 0 before and after, for lack of two valid hypotheses that
+# differ, and no pair has the reason `fair`. That the scores show this is what the run is good for, and how the parts fit
+# together. For hypotheses worth reading, take a model of some billions, a lower rate and more problems.
 #
 # Every stage is a command of its own; kill it anywhere and start it again, and it goes on.
 set -euo pipefail
@@ -119,11 +121,12 @@ ask after --policy "$out/policy"
 echo
 for name in before after; do
   echo "$name one round of DPO:"
-  gear-stats --table "$out/$name.scored.jsonl"
+  gear-stats -q --table "$out/$name.scored.jsonl"
   echo
 done
 echo "Files:"
-for file in problems.jsonl space.jsonl before.jsonl before.scored.jsonl pairs.jsonl policy steps.jsonl after.jsonl after.scored.jsonl; do
+for file in problems.jsonl space.jsonl before.jsonl before.scored.jsonl pairs.jsonl policy steps.jsonl \
+  after.jsonl after.scored.jsonl; do
   echo "  $out/$file"
 done
 echo "What was said:  jq -c '.id as \$id | .hypotheses[] | [\$id, .status, .text, .code]' $out/after.jsonl"

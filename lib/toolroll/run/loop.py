@@ -60,12 +60,12 @@ class Rows(Generic[V]):
     def __init__(
         self,
         rows: Iterator[Row[V]],
-        blocks: Callable[[Iterable[str]], Iterator[Block[V] | Row[V]]],
         ready: Callable[[], bool],
         done: Callable[[tuple[bytes, ...]], bool],
         refuse: Callable[[Row[V]], None],
         cut: Callable[[], bool] = lambda: False,
         written: Callable[[Row[V]], bool] = lambda _: False,
+        blocks: Callable[[Iterable[str]], Iterator[Block[V] | Row[V]]] | None = None,
     ) -> None:
         self._rows = rows
         self._blocks = blocks
@@ -86,7 +86,7 @@ class Rows(Generic[V]):
 
         `names` are the fields of the view that a block's views have.
         """
-        return self._blocks(names)
+        return self._rows if self._blocks is None else self._blocks(names)
 
     def ready(self) -> bool:
         """Whether the next row, or the end, can be had without waiting for another process."""
@@ -145,12 +145,12 @@ class Run:
             self._read_line = self._line_decoder()
             rows = Rows(
                 self._rows(self.reader.lines()),
-                self._blocks,
                 self.reader.ready,
                 self._is_done,
                 self._refuse_row,
                 self._is_cut,
                 self._was_written,
+                self._blocks,
             )
             for item in make(rows) or ():
                 self._take(item)
