@@ -6,15 +6,16 @@
 #   SAMPLES=4 HYPOTHESES=25 TOKENS=512 PAIRS=2000 LORA=128 RATE=1e-5 MODEL=Qwen/Qwen2.5-7B-Instruct pipelines/gear.sh
 #
 # Asks a model for hypotheses about small problems, makes preference pairs of what it said about half of them, trains
-# one round of DPO on these, asks again, and shows the scores before and after, of the problems trained on and of others.
+# one round of DPO on these, asks again, and shows the scores before and after, of the problems trained on and of the
+# others.
 #
 # The embedded model, of 135M parameters, needs worked examples in the prompt and its first characters put into its
 # mouth. It finds no rules, and training does not teach it to. In one run with the settings below, before: 112 of 148
 # hypotheses could be run, 10 agreed with the observations, each of them an example's rule, the largest element. After 4
 # updates on 32 pairs: 149 of 150 were that one function. So IF rises from .75 to .99 and C from .06 to .13 because the
 # policy has collapsed, not because it is better; beta is 0 before and after, for lack of two valid hypotheses that
-# differ, and no pair has the reason `fair`. That the scores show this is what the run is good for, and how the parts fit
-# together. For hypotheses worth reading, take a model of some billions, a lower rate and more problems.
+# differ, and no pair has the reason `fair`. The run shows how the parts fit together, and that IF and C are to be read
+# with beta. For hypotheses worth reading, take a model of some billions, a lower rate and more problems.
 #
 # Every stage is a command of its own; kill it anywhere and start it again, and it goes on.
 set -euo pipefail

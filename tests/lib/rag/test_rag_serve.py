@@ -22,12 +22,16 @@ class Numbers:
 
     name = identity = "numbers"
 
+    def __init__(self):
+        self.slow = threading.Event()  # a slow search has begun
+
     def search(self, queries, topk):
         if "fail" in queries:
             raise RowError("no such luck", place="numbers")
         if "bug" in queries:
             raise ZeroDivisionError
         if "slow" in queries:
+            self.slow.set()
             time.sleep(0.4)
         return [[] if query == "none" else [self.hit(query, i) for i in range(topk)] for query in queries]
 
@@ -179,14 +183,15 @@ def test_threads_ask_at_once(server):
 
 
 def test_close_lets_an_answer_finish_and_hangs_up_on_the_idle():
-    running = serve(Numbers())
+    numbers = Numbers()
+    running = serve(numbers)
     idle = http.client.HTTPConnection("127.0.0.1", running.port, timeout=5)
     idle.request("GET", "/health")
     idle.getresponse().read()
     answers = []
     asker = threading.Thread(target=lambda: answers.append(ask(running, "/retrieve", {"queries": ["slow"]})))
     asker.start()
-    time.sleep(0.15)
+    assert numbers.slow.wait(10)
     started = time.monotonic()
     running.close()
     assert time.monotonic() - started < 3
