@@ -291,6 +291,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+        self.wfile.flush()  # before it counts as answered: a server that closes hangs up then
 
 
 def _decoded(body: bytes) -> Mapping[str, Any]:
