@@ -31,16 +31,18 @@ test: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/codespell README.md PAPERS.md CONTRIBUTING.md CHANGELOG.md docs lib tools tests pipelines bench
+	$(BIN)/codespell README.md PAPERS.md CONTRIBUTING.md CHANGELOG.md docs lib tools tests pipelines bench experiments
 
 types: install
 	$(BIN)/mypy lib tools
 
 docs: install
 	$(BIN)/python -m toolroll.docs
+	$(BIN)/python experiments/report.py curriculum
 
 check-docs: install
 	$(BIN)/python -m toolroll.docs --check
+	$(BIN)/python experiments/report.py curriculum --check
 
 cases: install
 	$(BIN)/python tests/test_cases.py --rewrite
