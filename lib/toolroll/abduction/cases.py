@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from toolroll.abduction.execution import Executor
-from toolroll.abduction.lookup import lookups
 from toolroll.abduction.parse import Reply, parse_authors, parse_reply
 from toolroll.abduction.pool import Pool
 from toolroll.abduction.problems import Problem, Problems, Space, Spaces
@@ -69,13 +68,8 @@ class Case:
 
     def _tested(self, executor: Executor, code: str) -> Trial:
         trial = self.bench.test_of(executor, code)
-        if not self.exclude_lookups or not trial.ran:
-            return trial
-        trial.lookups = lookups(code, [given for given, _ in self.problem.observations])
-        if trial.lookups and trial.status == "consistent":
-            trial.status = "lookup"
-            first = trial.lookups[0]
-            trial.why = f"line {first.line} looks up observation {first.observation} by {first.by}"
+        if self.exclude_lookups:
+            trial.look_up(code, [given for given, _ in self.problem.observations], exclude=True)
         return trial
 
 

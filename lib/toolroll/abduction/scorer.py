@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from toolroll.abduction.equality import UNDEFINED_TEXT
 from toolroll.abduction.execution import Executor
-from toolroll.abduction.lookup import lookups
 from toolroll.abduction.parse import Reply, parse_authors, parse_reply
 from toolroll.abduction.pool import Pool
 from toolroll.abduction.problems import Problem, Problems, Space, Spaces
@@ -161,10 +160,5 @@ class Scorer:
     def _look_up(self, trials: list[Trial], replies: list[Reply], problem: Problem) -> None:
         inputs = [given for given, _ in problem.observations]
         for trial, reply in zip(trials, replies, strict=True):
-            if reply.code is None or not trial.ran:
-                continue
-            trial.lookups = lookups(reply.code, inputs)
-            if trial.lookups and self.rules.exclude_lookups and trial.status == "consistent":
-                found = trial.lookups[0]
-                trial.status = "lookup"
-                trial.why = f"line {found.line} looks up observation {found.observation} by {found.by}"
+            if reply.code is not None:
+                trial.look_up(reply.code, inputs, exclude=self.rules.exclude_lookups)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolroll.abduction.equality import CHECKS, json_equal, pair_input, python_check
 from toolroll.abduction.execution import Executor, Outcome
@@ -50,6 +50,18 @@ class Trial:
     def ran(self) -> bool:
         """Whether it could be run, whatever came of it."""
         return self.status in ("consistent", "inconsistent", "lookup")
+
+    def look_up(self, code: str, inputs: Sequence[Any], *, exclude: bool) -> None:
+        """Find the observations that `code` looks up by their `inputs`; with `exclude` it is not consistent then."""
+        from toolroll.abduction.lookup import lookups
+
+        if not self.ran:
+            return
+        self.lookups = lookups(code, inputs)
+        if self.lookups and exclude and self.status == "consistent":
+            first = self.lookups[0]
+            self.status = "lookup"
+            self.why = f"line {first.line} looks up observation {first.observation} by {first.by}"
 
 
 class Outputs:
