@@ -68,7 +68,7 @@ TABLES = [
     Table("startup", "Start-up", worst=_startup, quick=("--runs", "3")),
     Table("rows", "Row-wise commands", quick=("--size-mb", "10", "--runs", "1"), worst=_rows),
     Table("retrieval", "Retrieval: 4,016 passages, 400 questions, top 3"),
-    Table("rollout", "Rollouts on the embedded model", quick=("--questions", "2"), worst=_rollout),
+    Table("rollout", "Rollouts on the embedded model", quick=("--questions", "1"), worst=_rollout),
     Table("bandit", "The bandit", quick=("--rows", "2000", "--requests", "50"), worst=_bandit),
     Table("sandbox", "Hypotheses in a sandbox", quick=("--rounds", "1", "--inputs", "500"), worst=_sandbox),
     Table("training", "Updates of the embedded model", quick=("--rows", "2", "--rounds", "1"), worst=_training),
