@@ -505,7 +505,7 @@ def test_release_drops_the_answer(serve: Callable[[str], FakeServer]) -> None:
         engine.release("never seen")
         assert engine.poll() == []
         assert ask(engine, 1, "again").text == SCRIPT  # a new sequence of the same name
-    assert server.requests[-1][2]["prompt"] == "again"
+    assert "again" in [request[2]["prompt"] for request in server.requests]  # the dropped one may arrive later
 
 
 def test_misuse(serve: Callable[[str], FakeServer]) -> None:
