@@ -18,7 +18,8 @@ import click
 from toolroll.cli import command, option_group, uses_seed
 from toolroll.errors import RowError, ToolrollError
 from toolroll.options import GroupedOption
-from toolroll.records import DpoStep, Pair, field_types, view
+from toolroll.records import field_types, view
+from toolroll.records.training import DpoStep, Pair
 from toolroll.train.options import PublishOptions, publish_options, train_options
 from toolroll.train.preference import PRESETS, EpochTraining, Preference, preference_options, with_preset
 

@@ -20,7 +20,8 @@ from toolroll.cli import command, option_group, uses_model, uses_policy, uses_sa
 from toolroll.errors import UsageError
 from toolroll.models.options import ModelOptions, PolicyOptions, SamplingOptions
 from toolroll.options import GroupedOption
-from toolroll.records import AskedHypothesis, AskedSet, field_types, view
+from toolroll.records import field_types, view
+from toolroll.records.abduction import AskedHypothesis, AskedSet
 
 if TYPE_CHECKING:
     from toolroll.abduction.asking import Manner

@@ -15,7 +15,8 @@ import click
 
 from toolroll.cli import command
 from toolroll.errors import RowError, ToolrollError, UsageError
-from toolroll.records import MomentumStep, ProbeLoss, field_types, view
+from toolroll.records import field_types, view
+from toolroll.records.abduction import MomentumStep, ProbeLoss
 
 if TYPE_CHECKING:
     from toolroll.abduction.momentum import Curriculum, Rule, Update

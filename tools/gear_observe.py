@@ -12,7 +12,8 @@ import click
 
 from toolroll.cli import command
 from toolroll.errors import UsageError
-from toolroll.records import HypothesisSet, field_types
+from toolroll.records import field_types
+from toolroll.records.abduction import HypothesisSet
 
 if TYPE_CHECKING:
     from toolroll.run.log import Log

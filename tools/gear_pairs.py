@@ -17,7 +17,8 @@ from toolroll.abduction.wording import WordingOptions, wording_options
 from toolroll.cli import command, option_group, uses_seed
 from toolroll.errors import UsageError
 from toolroll.options import GroupedOption
-from toolroll.records import AskedSet, HypothesisPair, field_types, view
+from toolroll.records import field_types, view
+from toolroll.records.abduction import AskedSet, HypothesisPair
 
 if TYPE_CHECKING:
     from toolroll.abduction.pairing import Pairing

@@ -16,7 +16,8 @@ from toolroll.abduction.sandbox import SAFETY as SAFETY
 from toolroll.cli import command, offers_table, option_group, uses_seed
 from toolroll.errors import UsageError
 from toolroll.options import GroupedOption
-from toolroll.records import HypothesisSet, ScoredSet, field_types, view
+from toolroll.records import field_types, view
+from toolroll.records.abduction import HypothesisSet, ScoredSet
 
 if TYPE_CHECKING:
     from toolroll.abduction.execution import Executor

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolroll.cli import command, offers_table
-from toolroll.records import ScoredSet, view
+from toolroll.records import view
+from toolroll.records.abduction import ScoredSet
 
 if TYPE_CHECKING:
     from toolroll.run.loop import Rows

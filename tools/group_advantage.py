@@ -13,7 +13,8 @@ import click
 import msgspec
 
 from toolroll.cli import command
-from toolroll.records import Advantaged, Id, field_types
+from toolroll.records import Id, field_types
+from toolroll.records.training import Advantaged
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from toolroll.cli import command, each
 from toolroll.errors import RowError
-from toolroll.records import StoredPuzzle, field_types, view
+from toolroll.records import field_types, view
+from toolroll.records.curriculum import StoredPuzzle
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row

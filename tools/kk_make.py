@@ -13,7 +13,8 @@ import click
 
 from toolroll.cli import command, uses_seed
 from toolroll.errors import ToolrollError
-from toolroll.records import Puzzle, field_types
+from toolroll.records import field_types
+from toolroll.records.curriculum import Puzzle
 
 if TYPE_CHECKING:
     from toolroll.run.signals import StopFlag

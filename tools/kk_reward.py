@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolroll.cli import command, each
-from toolroll.records import AnsweredPuzzle, PuzzleReward, view
+from toolroll.records import view
+from toolroll.records.curriculum import AnsweredPuzzle, PuzzleReward
 
 if TYPE_CHECKING:
     from toolroll.curriculum.knights_reward import Credit, Form

@@ -13,7 +13,8 @@ import click
 
 from toolroll.cli import command
 from toolroll.errors import RowError
-from toolroll.records import Pair, field_types, view
+from toolroll.records import field_types, view
+from toolroll.records.training import Pair
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row

@@ -17,7 +17,8 @@ import msgspec
 
 from toolroll.cli import command, option_group, uses_seed
 from toolroll.options import GroupedOption
-from toolroll.records import Advantaged, TrainStep, field_types, view
+from toolroll.records import field_types, view
+from toolroll.records.training import Advantaged, TrainStep
 from toolroll.train.objective import CriticOptions, Objective, critic_options, objective_options
 from toolroll.train.options import PublishOptions, TrainOptions, publish_options, train_options
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolroll.cli import command
-from toolroll.records import Passage, view
+from toolroll.records import view
+from toolroll.records.rag import Passage
 
 if TYPE_CHECKING:
     from toolroll.run.loop import Rows

@@ -14,7 +14,8 @@ import click
 
 from toolroll.cli import command, uses_model, uses_policy, uses_sampling, uses_seed
 from toolroll.models.options import ModelOptions, PolicyOptions, SamplingOptions
-from toolroll.records import Question, Trajectory, field_types, view
+from toolroll.records import field_types, view
+from toolroll.records.rollouts import Question, Trajectory
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row

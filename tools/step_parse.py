@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolroll.cli import command, each
-from toolroll.records import Parsed, Trajectory, field_types, view
+from toolroll.records import field_types, view
+from toolroll.records.rag import Parsed
+from toolroll.records.rollouts import Trajectory
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row

@@ -14,7 +14,9 @@ import msgspec
 
 from toolroll.cli import command, uses_model, uses_sampling, uses_seed
 from toolroll.models.options import ModelOptions, SamplingOptions
-from toolroll.records import FormatProblem, Id, Parsed, Reward, Step, Turn, view
+from toolroll.records import Id, view
+from toolroll.records.rag import FormatProblem, Parsed, Reward, Step
+from toolroll.records.rollouts import Turn
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row

@@ -14,7 +14,8 @@ import msgspec
 
 from toolroll.cli import command, offers_table
 from toolroll.errors import RowError
-from toolroll.records import Id, Reward, Scored, Step, view
+from toolroll.records import Id, view
+from toolroll.records.rag import Reward, Scored, Step
 
 if TYPE_CHECKING:
     from toolroll.run.loop import Rows

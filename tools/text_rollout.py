@@ -15,7 +15,8 @@ import click
 from toolroll.cli import command, uses_model, uses_policy, uses_sampling, uses_seed
 from toolroll.errors import UsageError
 from toolroll.models.options import ModelOptions, PolicyOptions, SamplingOptions
-from toolroll.records import Prompt, Trajectory, field_types, view
+from toolroll.records import field_types, view
+from toolroll.records.rollouts import Prompt, Trajectory
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row

@@ -15,7 +15,8 @@ from toolroll.cli import command, option_group
 from toolroll.curriculum.options import MakeOptions, StateOptions, make_options, state_options
 from toolroll.errors import RowError, UsageError
 from toolroll.options import GroupedOption
-from toolroll.records import Draw, Feedback, field_types, view
+from toolroll.records import field_types, view
+from toolroll.records.curriculum import Draw, Feedback
 
 if TYPE_CHECKING:
     from toolroll.curriculum.sampler import Sampler

@@ -15,7 +15,8 @@ from toolroll.cli import command, offers_table, option_group
 from toolroll.curriculum.options import StateOptions, state_options
 from toolroll.errors import UsageError
 from toolroll.options import GroupedOption
-from toolroll.records import ArmHistory, ArmStats, field_types
+from toolroll.records import field_types
+from toolroll.records.curriculum import ArmHistory, ArmStats
 
 if TYPE_CHECKING:
     from toolroll.run.log import Log

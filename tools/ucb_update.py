@@ -16,7 +16,8 @@ from toolroll.cli import command, option_group
 from toolroll.curriculum.options import StateOptions, state_options
 from toolroll.errors import RowError, UsageError
 from toolroll.options import GroupedOption
-from toolroll.records import Feedback, view
+from toolroll.records import view
+from toolroll.records.curriculum import Feedback
 
 if TYPE_CHECKING:
     from toolroll.curriculum.feedback import Collector
