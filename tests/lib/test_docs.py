@@ -27,6 +27,7 @@ from toolroll.docs.records_page import records_page
 from toolroll.docs.roff import Page, escape, inline
 from toolroll.docs.tree import generated, installed_tools, stale, write
 from toolroll.errors import ToolrollError
+from toolroll.records import rag, rollouts
 from toolroll.tools.step_parse import main as step_parse
 
 LIB = Path(__file__).resolve().parents[2] / "lib"
@@ -44,7 +45,7 @@ It is only a sample.
 @command(
     "sample-tool",
     system="Samples",
-    reads=records.view(records.Question, "id", "question"),
+    reads=records.view(rollouts.Question, "id", "question"),
     adds={"answer": str | None},
     key=("id",),
     expands=True,
@@ -211,12 +212,12 @@ def test_every_field_of_every_record_stands_there() -> None:
     ("kind", "words"),
     [
         (list[str | None], "list of (string or null)"),
-        (list[records.Step] | None, "list of Step, or null"),
+        (list[rag.Step] | None, "list of Step, or null"),
         (list[records.Count], "list of integers, at least 0"),
         (dict[str, Any] | None, "object or null"),
         (list[Any], "list"),
-        (records.Verdict, 'one of "ok", "over", "under", "unknown"'),
-        (records.Turn, "Turn"),
+        (rag.Verdict, 'one of "ok", "over", "under", "unknown"'),
+        (rollouts.Turn, "Turn"),
         (Any, "any value"),
     ],
 )
