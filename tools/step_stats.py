@@ -69,7 +69,7 @@ def main(rows: Rows[Any], *, match: str, table: bool) -> Iterator[dict[str, Any]
 
     Reads what step-parse and step-reward write; prints a row for each `data_source` and one for `all`.
     """
-    from toolroll.rag.match import RULES
+    from toolroll.checking.match import RULES
     from toolroll.rag.metrics import Tally
 
     tally = Tally()

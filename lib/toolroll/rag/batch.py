@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
+from toolroll.checking.golden import golden_answers
 from toolroll.errors import UsageError
 from toolroll.io.cache import Cache
 from toolroll.io.rows import Row
@@ -15,7 +16,6 @@ from toolroll.models.base import Completion, Generate, engine_identity
 from toolroll.models.episodes import Fork
 from toolroll.models.options import ModelOptions, PolicyOptions, SamplingOptions
 from toolroll.models.rollouts import Rollouts, Sample
-from toolroll.rag.golden import golden_answers
 from toolroll.rag.judges.reanswer import closed_book_messages
 from toolroll.rag.protocol import PROTOCOLS
 from toolroll.rag.retrieve import CachedRetriever, Retriever, open_retriever

@@ -88,7 +88,7 @@ class Tally:
     ) -> None:
         """Count one trajectory.
 
-        score: of its answer, in [0, 1] (see `toolroll.rag.match`); None if there is nothing to match it with.
+        score: of its answer, in [0, 1] (see `toolroll.checking.match`); None if there is nothing to match it with.
         format_valid: F. The paper's OSR and USR are over what the released `regex` checker accepts.
         verdicts: one (kind, verdict) a step; a step that is `unknown` is in neither rate.
         data_source: None counts for the overall row alone.

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from toolroll.checking.match import f1, score
 from toolroll.errors import RowError, UsageError
-from toolroll.rag.match import f1, score
 
 __all__ = [
     "REWARDS",
@@ -234,7 +234,7 @@ def beta_grpo_reward(
 def r1_searcher_reward(*, answer_f1: float, format_valid: bool, verdicts: Verdicts = ()) -> RewardParts:
     """F1 of the answer, less 2 for a format fault: in [-2, 1] (R1-Searcher, arXiv:2503.05592, section 3).
 
-    answer_f1: in [0, 1], see `toolroll.rag.match.f1`. A is 1 only for an F1 of 1; verdicts are only counted.
+    answer_f1: in [0, 1], see `toolroll.checking.match.f1`. A is 1 only for an F1 of 1; verdicts are only counted.
 
     >>> r1_searcher_reward(answer_f1=0.8, format_valid=False).total
     -1.2

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 #: The modules with records, in the order of toolroll-records(5).
-MODULES = ("rollouts", "rag", "training", "curriculum", "abduction", "numerics")
+MODULES = ("rollouts", "checking", "rag", "training", "curriculum", "abduction", "numerics", "world")
 
 
 def all_records() -> list[type[Record]]:

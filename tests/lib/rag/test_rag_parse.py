@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolroll.checking.match import cem
 from toolroll.errors import UsageError
 from toolroll.rag.diagnose import PROBLEMS
-from toolroll.rag.match import cem
 from toolroll.rag.parse import STRICTNESS, Parse, _diagnose, _well_formed, parse
 from toolroll.rag.reward import trajectory_reward
 

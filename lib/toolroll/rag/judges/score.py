@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 
+from toolroll.checking.match import RULES, f1
 from toolroll.errors import RowError, ToolrollError
 from toolroll.io.rows import Row, clean
 from toolroll.rag.judges.base import ROLES, Case, Finding, Role
 from toolroll.rag.judges.confidence import query_logprobs
 from toolroll.rag.judges.panel import Panel
 from toolroll.rag.judges.trajectory import Trajectory, cases_of, trajectory
-from toolroll.rag.match import RULES, f1
 from toolroll.rag.reward import (
     Ablation,
     Compat,

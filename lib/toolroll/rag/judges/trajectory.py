@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
+from toolroll.checking.golden import golden_answers
 from toolroll.errors import RowError
 from toolroll.rag.dialects import DIALECTS
-from toolroll.rag.golden import golden_answers
 from toolroll.rag.judges.base import Case
 from toolroll.rag.parse import parse
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolroll.rag.match import RULES, cem, cem_word, em, f1, score
+from toolroll.checking.match import RULES, cem, cem_word, em, f1, score
 
 
 @pytest.mark.parametrize(
