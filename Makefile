@@ -38,11 +38,11 @@ types: install
 
 docs: install
 	$(BIN)/python -m toolroll.docs
-	$(BIN)/python experiments/report.py curriculum
+	$(BIN)/python experiments/report.py
 
 check-docs: install
 	$(BIN)/python -m toolroll.docs --check
-	$(BIN)/python experiments/report.py curriculum --check
+	$(BIN)/python experiments/report.py --check
 
 cases: install
 	$(BIN)/python tests/test_cases.py --rewrite

@@ -64,6 +64,27 @@ def _sandbox(records: Records) -> tuple[float, float]:
     return 1 / next((row["of no sandbox"] for row in records if row["what"] == "auto"), 1.0), 1 / 0.4
 
 
+def _scenes(records: Records) -> tuple[float, float]:
+    """The worse of: 20 times as fast as numpy, a large scene in a quarter of a second."""
+    ours = [row for row in records if row["what"].startswith("toolroll, 9") or row["what"].startswith("toolroll, 3")]
+    return max(max(20 / row["numpy is times"] for row in ours), max(row["ms"] for row in ours) / 250), 1.0
+
+
+def _linear(records: Records) -> tuple[float, float]:
+    """The worst of all targets, as a part of it; two threads are judged only where they do not wait for each other."""
+    targets = {
+        "fused": {1: 1.1, 4: 0.5, 8: 0.5, 128: 1.25},
+        "blocked": {1: 2.2, 32: 1.1, 128: 1.1},
+    }
+    judged = [
+        row[f"{way}, times fp32"] / of_rows[row["M"]]
+        for row in records
+        for way, of_rows in targets.items()
+        if row["M"] in of_rows and (way == "fused" or row["threads"] == 1)
+    ]
+    return max(judged), 1.0
+
+
 TABLES = [
     Table("startup", "Start-up", worst=_startup, quick=("--runs", "3")),
     Table("rows", "Row-wise commands", quick=("--size-mb", "10", "--runs", "1"), worst=_rows),
@@ -71,6 +92,8 @@ TABLES = [
     Table("rollout", "Rollouts on the embedded model", quick=("--questions", "1"), worst=_rollout),
     Table("bandit", "The bandit", quick=("--rows", "2000", "--requests", "50"), worst=_bandit),
     Table("sandbox", "Hypotheses in a sandbox", quick=("--rounds", "1", "--inputs", "500"), worst=_sandbox),
+    Table("scenes", "Scenes of six objects", quick=("--scenes", "2"), worst=_scenes),
+    Table("linear", "LayerCast's linear layer", quick=("--rounds", "1", "--rows", "1,4"), worst=_linear),
     Table("training", "Updates of the embedded model", quick=("--rows", "2", "--rounds", "1"), worst=_training),
 ]
 

@@ -1,9 +1,10 @@
 """Tables and pictures of the experiments, made from their rows.
 
-    python experiments/report.py curriculum [--check]
+    python experiments/report.py [EXPERIMENT]... [--check]
 
-Rewrites the block of PAPERS.md that is marked for the experiment, and its picture in docs/pictures. With --check
-nothing is written; the exit code is 1 if the block does not follow from the rows or the picture is not there.
+Rewrites the block of PAPERS.md that is marked for an experiment (without a name, for each), and its picture in
+docs/pictures. With --check nothing is written; the exit code is 1 if a block does not follow from the rows or a picture
+is not there. The rows of `layercast` are report.jsonl of pipelines/layercast.sh.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
+
+import precision
 
 ROOT = Path(__file__).resolve().parents[1]
 Row = Mapping[str, Any]
@@ -178,7 +181,14 @@ REPORTS = {
         picture=ROOT / "docs" / "pictures" / "curriculum.png",
         text=curriculum_text,
         draw=draw_curriculum,
-    )
+    ),
+    "layercast": Report(
+        rows=ROOT / "experiments" / "results" / "layercast.jsonl",
+        page=ROOT / "PAPERS.md",
+        picture=ROOT / "docs" / "pictures" / "layercast.png",
+        text=precision.text,
+        draw=precision.draw,
+    ),
 }
 
 
@@ -193,23 +203,32 @@ def filled(page: str, name: str, text: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the block and the picture of an experiment, or check them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("experiment", choices=list(REPORTS))
+    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=", ".join(REPORTS))
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if something is out of date")
     parser.add_argument("--rows", type=Path, help="in place of the experiment's own")
     parser.add_argument("--page", type=Path)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args(arguments)
-    report = REPORTS[options.experiment]
+    if unknown := set(options.experiments) - set(REPORTS):
+        parser.error(f"no such experiment: {', '.join(sorted(unknown))}")
+    problems = [problem for name in options.experiments or REPORTS for problem in write(name, options)]
+    sys.stderr.writelines(problem + "\n" for problem in problems)
+    if options.check:
+        sys.exit(1 if problems else 0)
+
+
+def write(name: str, options: argparse.Namespace) -> list[str]:
+    """Write the block and the picture of an experiment; with --check only tell what is out of date."""
+    report = REPORTS[name]
     page, picture = options.page or report.page, options.picture or report.picture
     rows = [json.loads(line) for line in (options.rows or report.rows).read_text().splitlines()]
     before = page.read_text()
-    after = filled(before, options.experiment, report.text(rows, picture.relative_to(page.parent).as_posix()))
+    after = filled(before, name, report.text(rows, picture.relative_to(page.parent).as_posix()))
     if options.check:
-        problems = [f"{page}: out of date"] * (after != before) + [f"{picture}: missing"] * (not picture.exists())
-        sys.stderr.writelines(problem + "\n" for problem in problems)
-        sys.exit(1 if problems else 0)
+        return [f"{page}: out of date"] * (after != before) + [f"{picture}: missing"] * (not picture.exists())
     page.write_text(after)
     report.draw(rows, picture)
+    return []
 
 
 if __name__ == "__main__":

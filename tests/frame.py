@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 OWN_TOOLS = Path(__file__).with_name("contract") / "own_tools.py"
 PATIENCE_S = 60.0  #: how long any command of a test may take, on a machine with much else to do
-WARM = {"dpo-train", "pair-logps", "policy-train"}  #: load torch whatever they do; started by `warm`
+WARM = {"dpo-train", "layercast-run", "pair-logps", "policy-train"}  #: load torch whatever they do; started by `warm`
 
 RESPONSE = (
     "<think><step><reasoning>r</reasoning><search>q</search><context>c</context><conclusion>o</conclusion></step>"
@@ -42,7 +42,8 @@ class Specimen:
 
     `args` follow the command's name; `{dir}` in them is a fresh folder with `files` in it, `{new}` a name that is new
     each time. A command that `names_output` takes the name of something it makes behind its inputs. `row` makes its
-    i-th row. One that `needs_rows` fails without any.
+    i-th row. One that `needs_rows` fails without any; one that `holds_rows` compares all with all, so that its memory
+    grows with them.
     """
 
     row: Callable[[int], dict[str, Any]] | None = None
@@ -50,6 +51,7 @@ class Specimen:
     files: tuple[tuple[str, bytes], ...] = ()
     names_output: bool = False
     needs_rows: bool = False
+    holds_rows: bool = False
 
 
 def _parsed(i: int) -> dict[str, Any]:
@@ -69,6 +71,11 @@ def _advantaged(i: int) -> dict[str, Any]:
 
 def _pair(i: int) -> dict[str, Any]:
     return {"id": f"p{i}", "prompt": f"WHAT IS {i}", "chosen": "YES", "rejected": "NO NO"}
+
+
+def _answer(i: int) -> dict[str, Any]:
+    config = {"precision": "bf16", "batch_size": 1 + i}
+    return {"id": "q", "config": config, "tokens": [5, 7, i % 2], "top1_prob": [0.9, 0.8, 0.5], "correct": 1}
 
 
 BANDIT = (  #: one that has seen nothing
@@ -96,6 +103,7 @@ GEAR_SCORES = {
 }
 
 SPECIMENS = {
+    "answer-check": Specimen(lambda i: {"id": f"q{i}", "text": rf"So it is $\boxed{{{i}}}$.", "answer": i}),
     "dpo-train": Specimen(
         _pair,
         args=("--policy", "{new}", "--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu"),
@@ -135,7 +143,15 @@ SPECIMENS = {
     "kk-check": Specimen(_puzzle),
     "kk-make": Specimen(args=("--people", "2,3", "-n", "2")),
     "kk-reward": Specimen(lambda i: {**_puzzle(i), "response": "<answer>Ada is a knight, Omar is a knave</answer>"}),
+    "layercast-run": Specimen(
+        lambda i: {"id": f"p{i}", "prompt": f"WHAT IS {i}"},
+        args=(
+            *("--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu"),
+            *("--precision", "fp32", "--response-tokens", "3", "--batch-size", "1"),
+        ),
+    ),
     "pair-logps": Specimen(_pair, args=("--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu")),
+    "pair-make": Specimen(args=("scenes", "-n", "2", "--size", "64x48", "--out", "{new}")),
     "policy-train": Specimen(
         _advantaged,
         args=(
@@ -159,6 +175,7 @@ SPECIMENS = {
         files=(("script.jsonl", json.dumps(SCRIPT).encode()),),
     ),
     "rag-serve": Specimen(args=("replay:/nowhere",)),
+    "repro-report": Specimen(_answer, holds_rows=True),
     "step-parse": Specimen(lambda i: {"id": f"q{i}", "sample": 0, "response": RESPONSE}),
     "step-reward": Specimen(_parsed, args=("--judge", "given")),
     "step-stats": Specimen(_parsed),

@@ -1,7 +1,7 @@
 """Golden cases: in each folder cases/COMMAND/CASE, the shell line in `cmd` must write `out` and `err` and end in `rc`.
 
-The line runs with bash in a copy of the folder, the commands on its PATH. `python tests/test_cases.py --rewrite` (or
-`make cases`) writes down what the commands do now; read the difference before you believe it.
+The line runs with bash in a copy of the folder, the commands on its PATH. `python tests/test_cases.py --rewrite
+[COMMAND]...` (or `make cases`, for all) writes down what they do now; read the difference before you believe it.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def test_every_command_of_a_case_is_installed():
     assert {case.parent.name for case in CASES} <= set(frame.entry_points())
 
 
-def rewrite() -> None:
-    """Write down what the commands do now, and name the cases in which that is new."""
-    for case in CASES:
+def rewrite(commands: list[str]) -> None:
+    """Write down what these commands (or all) do now, and name the cases in which that is new."""
+    for case in [case for case in CASES if not commands or case.parent.name in commands]:
         with tempfile.TemporaryDirectory() as scratch:
             found = observed(case, Path(scratch))
         before = {name: (case / name).read_bytes() for name in EXPECTED if (case / name).exists()}
@@ -58,6 +58,6 @@ def rewrite() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] != ["--rewrite"]:
-        sys.exit("usage: python tests/test_cases.py --rewrite")
-    rewrite()
+    if sys.argv[1:2] != ["--rewrite"]:
+        sys.exit("usage: python tests/test_cases.py --rewrite [COMMAND]...")
+    rewrite(sys.argv[2:])

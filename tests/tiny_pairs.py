@@ -11,18 +11,19 @@ TEMPLATE = (
 SPECIAL = ("<pad>", "<eos>", "<image>", "<|user|>", "<|assistant|>", "<|system|>")
 
 
-def tokenizer():
-    """One token a byte, behind the special ones: 262 in all."""
+def tokenizer(more=(), template=TEMPLATE):
+    """One token a byte, behind the special ones and `more` of them: 262 in all without more."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = Tokenizer(models.BPE({letter: i for i, letter in enumerate([*SPECIAL, *alphabet])}, []))
-    words.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
+    special = [*SPECIAL, *more]
+    words = Tokenizer(models.BPE({letter: i for i, letter in enumerate([*special, *alphabet])}, []))
+    words.add_special_tokens([AddedToken(token, special=True) for token in special])
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words.decoder = decoders.ByteLevel()
     made = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", pad_token="<pad>")
-    made.chat_template = TEMPLATE
+    made.chat_template = template
     made.image_token = "<image>"
     made.image_token_id = made.convert_tokens_to_ids("<image>")
     return made

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, uses_model, uses_policy, uses_sampling, uses_seed
+from toolroll.cli import command, uses_model, uses_policy, uses_prompt, uses_sampling, uses_seed
 from toolroll.errors import UsageError
-from toolroll.models.options import ModelOptions, PolicyOptions, SamplingOptions
+from toolroll.models.options import ModelOptions, PolicyOptions, PromptOptions, SamplingOptions
 from toolroll.records import field_types, view
 from toolroll.records.rollouts import Prompt, Trajectory
 
@@ -67,14 +66,7 @@ An id and a sample determine an answer's seed, so order, batches, shards and res
     expands=True,
     epilog="See rag-rollout(1), group-advantage(1), policy-train(1), toolroll-records(5).",
 )
-@click.option(
-    "--prompt-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="What to ask; {name} in it stands for the row's field of that name.",
-)
-@click.option("--raw-prompt", is_flag=True, help="Do not use the model's chat template.")
-@click.option("--system", metavar="TEXT", help="System message, for prompts that have none.")
+@uses_prompt
 @click.option("--prefill", default="", metavar="TEXT", help="What every answer begins with; the model goes on from it.")
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Answers a prompt.")
 @click.option(
@@ -95,9 +87,7 @@ def main(
     model: ModelOptions,
     policy: PolicyOptions,
     sampling: SamplingOptions,
-    prompt_file: Path | None,
-    raw_prompt: bool,
-    system: str | None,
+    asking: PromptOptions,
     prefill: str,
     samples: int,
     response_tokens: int,
@@ -113,17 +103,14 @@ def main(
     the answer, and, for training, token ids, who wrote each and its log-probability as sampled. A prompt the model
     fails at is an error row that keeps what was made so far.
     """
-    from toolroll.models.answers import Answer, Prompter, read_template
+    from toolroll.models.answers import Answer
     from toolroll.models.rollouts import Rollouts, Sample
 
-    if raw_prompt and system is not None:
-        raise UsageError("a system message needs the chat template: drop --raw-prompt", place="--system")
     if not all(stops):
         raise UsageError("an empty text would end every answer", place="--stop")
-    template = read_template(prompt_file) if prompt_file is not None else None
     with Rollouts(model, policy, samples=samples, seed=seed, log=log, stop=stop) as rollouts:
         engine = rollouts.engine
-        prompter = Prompter(rollouts.chat, template, system, raw_prompt)
+        prompter = asking.prompter(rollouts.chat)
 
         def begin(row: Row[Any], _sample: int, own_seed: int) -> Sample:
             draw = replace(sampling.sampling(seed=own_seed, max_tokens=response_tokens), stop=stops)

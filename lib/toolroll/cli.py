@@ -37,6 +37,7 @@ __all__ = [
     "option_group",
     "uses_model",
     "uses_policy",
+    "uses_prompt",
     "uses_sampling",
     "uses_seed",
 ]
@@ -91,7 +92,7 @@ class Tool(click.Command):
         self.examples: str = getattr(sys.modules[function.__module__], "EXAMPLES", "").strip("\n")
         own = list(reversed(getattr(function, "__click_params__", [])))
         if contract.reads is not None and not any(isinstance(param, click.Argument) for param in own):
-            own.insert(0, files_argument())
+            own.insert(0, files_argument(contract.opens))
         help_text = (function.__doc__ or "").strip()
         standard = standard_options(contract)
         self.standard = frozenset(["files", *(str(option.name) for option in standard)])
@@ -286,6 +287,7 @@ def command(
     source: bool = False,
     sees_errors: bool = False,
     distributed: bool = False,
+    opens: dict[str, str] | None = None,
     epilog: str = "See toolroll(7).",
 ) -> Callable[[Callable[..., Any]], Tool]:
     """Declare a command. The function gets `rows` (when it reads any) and its own options by name.
@@ -296,7 +298,9 @@ def command(
     """
 
     def decorate(function: Callable[..., Any]) -> Tool:
-        contract = Contract(reads, adds or {}, key, reducer, slow, expands, consumes, source, sees_errors, distributed)
+        contract = Contract(
+            reads, adds or {}, key, reducer, slow, expands, consumes, source, sees_errors, distributed, opens or {}
+        )
         return Tool(name, function, contract, system=system, epilog=epilog)
 
     return decorate
@@ -336,6 +340,13 @@ def uses_model(function: F) -> F:
     from toolroll.models.options import ModelOptions, model_options
 
     return option_group("model", ModelOptions, model_options(GroupedOption))(function)
+
+
+def uses_prompt(function: F) -> F:
+    """Add the options that say what a row asks, as one `asking: PromptOptions`."""
+    from toolroll.models.options import PromptOptions, prompt_options
+
+    return option_group("asking", PromptOptions, prompt_options(GroupedOption))(function)
 
 
 def uses_policy(function: F) -> F:

@@ -5,7 +5,9 @@ Files, records, messages and settings: one definition each, so that an option me
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,6 +28,27 @@ class GroupedOption(click.Option):
         self.section = section
 
 
+class GreedyOption(GroupedOption):
+    """An option that also takes the NAME=VALUE words that follow its value: `--grid batch=1,8 tp=1,2`."""
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Let the parser hand on all the words as one value."""
+        super().add_to_parser(parser, ctx)
+        for name in self.opts:
+            option = parser._long_opt[name]
+            option.process = _greedy(option.process)
+
+
+def _greedy(process: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    def take(value: Any, state: Any) -> None:
+        words = [value]
+        while state.rargs and re.fullmatch(r"[a-z]+=[\w,]+", state.rargs[0]):
+            words.append(state.rargs.pop(0))
+        process(" ".join(words), state)
+
+    return take
+
+
 def section_of(param: click.Parameter) -> str:
     """The section of the help and the man page that a parameter belongs to."""
     if isinstance(param, click.Argument):
@@ -33,14 +56,14 @@ def section_of(param: click.Parameter) -> str:
     return getattr(param, "section", "Common options" if "--help" in param.opts else "Options")
 
 
-def files_argument() -> click.Argument:
-    """The input files."""
+def files_argument(opens: Iterable[str] = ()) -> click.Argument:
+    """The input files; `opens` are the suffixes of those that are not JSON lines but become such."""
     return click.Argument(
         ["files"],
         nargs=-1,
         type=click.Path(),
         metavar="[FILE]...",
-        help="JSON lines to read, in order; none or - is stdin. .gz and .zst are read too.",
+        help=f"JSON lines to read, in order; none or - is stdin. {', '.join(['.gz', *opens])} and .zst are read too.",
     )
 
 

@@ -25,7 +25,7 @@ def test_three_shards_are_the_whole(command, tmp_path):
     assert [shard.rc for shard in shards] == [0, 0, 0]
     for i, shard in enumerate(shards):
         if command.name in frame.WARM:  # sums depend in their last digits on what shares a batch
-            assert shard.rows == [pytest.approx(row) for row in whole.rows[i::3]]
+            assert_near(shard.rows, whole.rows[i::3])
         else:
             assert shard.lines == whole.lines[i::3]
 
@@ -133,3 +133,20 @@ def test_the_log_names_the_shard(tmp_path):
     command = frame.own("tag")
     result = command.run(tmp_path, "--shard", "1/2", "--log", "json", stdin=command.lines(2))
     assert {json.loads(line)["shard"] for line in result.err.splitlines()} == {"1/2"}
+
+
+def assert_near(one, other):
+    """The same JSON but for the last digits of numbers."""
+    if isinstance(one, list):
+        assert isinstance(other, list)
+        assert len(one) == len(other)
+        for part, twin in zip(one, other, strict=True):
+            assert_near(part, twin)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert_near(one[name], other[name])
+    elif isinstance(one, float):
+        assert one == pytest.approx(other)
+    else:
+        assert one == other

@@ -1,6 +1,7 @@
 """Bytes in: stdin and files in order, plain, gzip or zstd.
 
-`-` or no file is stdin. `.gz` and `.zst` are read by suffix, stdin by its first bytes.
+`-` or no file is stdin. `.gz` and `.zst` are read by suffix, stdin by its first bytes. A command may say how files of
+other suffixes become lines.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import os
 import select
 import stat
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 from toolroll.errors import ToolrollError
@@ -92,14 +94,25 @@ class Reader:
 
     `before_wait` is called when the next read may block, so that a resident command in a pipe hands
     on what it has before it waits. A signal ends the lines early, like an end of input.
+
+    `opens` maps the suffixes of files that are not lines to functions, each a text `module:name` so that it is loaded
+    when such a file is there: `name(path, data, paths)` gives the lines, without newline, that stand for a file with
+    these bytes among the inputs `paths`. It raises ToolrollError for a file it cannot read.
     """
 
     def __init__(
-        self, paths: tuple[str, ...], *, stop: StopFlag, before_wait: Callable[[], None], hashed: bool = False
+        self,
+        paths: tuple[str, ...],
+        *,
+        stop: StopFlag,
+        before_wait: Callable[[], None],
+        hashed: bool = False,
+        opens: Mapping[str, str] | None = None,
     ) -> None:
         self.files = [InputFile(path, hashed=hashed) for path in paths or ("-",)]
         self._stop = stop
         self._before_wait = before_wait
+        self._opens = opens or {}
         self._current: InputFile | None = None
         self._in_hand = 0  # lines of the last chunk that nobody asked for yet
 
@@ -108,7 +121,7 @@ class Reader:
         for file in self.files:
             self._current = file
             number = 1
-            for lines in split_lines(self._chunks(file)):
+            for lines in self._pieces(file):
                 if self._stop:  # the last line may be half a line then
                     return
                 yield file.name, number, lines
@@ -139,6 +152,20 @@ class Reader:
         """Close all inputs."""
         for file in self.files:
             file.close()
+
+    def _pieces(self, file: InputFile) -> Iterable[list[bytes]]:
+        """The lines of a file, some at a time."""
+        made_by = next((name for suffix, name in self._opens.items() if file.path.endswith(suffix)), None)
+        return split_lines(self._chunks(file)) if made_by is None else self._made(file, made_by)
+
+    def _made(self, file: InputFile, made_by: str) -> Iterator[list[bytes]]:
+        """The lines that a function makes of a file."""
+        data = b"".join(self._chunks(file))
+        if self._stop:  # there may be half of it
+            return
+        module, _, name = made_by.partition(":")
+        for line in getattr(import_module(module), name)(file.path, data, tuple(one.path for one in self.files)):
+            yield [line]
 
     def _chunks(self, file: InputFile) -> Iterator[bytes]:
         first = True

@@ -84,6 +84,14 @@ def choose_device(device: str = "auto", dtype: str = "auto") -> Device:
     return _choose_gpu(torch, index, dtype, threads)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether `error` says that memory, of the CPU or a GPU, ran out."""
+    import torch
+
+    text = str(error).lower()
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or ("memory" in text and "alloc" in text)
+
+
 def _choose_gpu(torch: Any, index: str, dtype: str, threads: int) -> Device:
     count = int(torch.cuda.device_count())
     if index and int(index) >= count:

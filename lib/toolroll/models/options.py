@@ -12,7 +12,8 @@ import click
 from toolroll.errors import UsageError
 
 if TYPE_CHECKING:
-    from toolroll.models.base import Sampling, TextEngine
+    from toolroll.models.answers import Prompter
+    from toolroll.models.base import Message, Sampling, TextEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,26 @@ class SamplingOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptOptions:
+    """The values of the options that say what a row asks."""
+
+    prompt_file: Path | None = None
+    raw_prompt: bool = False
+    system: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.raw_prompt and self.system is not None:
+            raise UsageError("a system message needs the chat template: drop --raw-prompt", place="--system")
+
+    def prompter(self, chat: Callable[[list[Message]], str]) -> Prompter:
+        """How a row becomes a prompt; `chat` makes the text of messages."""
+        from toolroll.models.answers import Prompter, read_template
+
+        template = read_template(self.prompt_file) if self.prompt_file is not None else None
+        return Prompter(chat, template, self.system, self.raw_prompt)
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyOptions:
     """The values of the options of commands that take their model from a policy directory."""
 
@@ -81,6 +102,20 @@ class PolicyOptions:
     def __post_init__(self) -> None:
         if self.follow and self.policy is None:
             raise UsageError("goes with --policy", place="--follow")
+
+
+def prompt_options(option: Callable[..., click.Option]) -> list[click.Option]:
+    """The options of `PromptOptions`, made by `option`, which is click.Option or one with a `section`."""
+    return [
+        option(
+            ["--prompt-file"],
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="What to ask; {name} in it stands for the row's field of that name.",
+        ),
+        option(["--raw-prompt"], is_flag=True, help="Do not use the model's chat template."),
+        option(["--system"], metavar="TEXT", help="System message, for prompts that have none."),
+    ]
 
 
 def policy_options(option: Callable[..., click.Option]) -> list[click.Option]:
@@ -103,14 +138,17 @@ def policy_options(option: Callable[..., click.Option]) -> list[click.Option]:
     ]
 
 
-def sampling_options(option: Callable[..., click.Option]) -> list[click.Option]:
-    """The options of `SamplingOptions`, made by `option`, which is click.Option with a `section`."""
+def sampling_options(option: Callable[..., click.Option], *, temperature: float = 1.0) -> list[click.Option]:
+    """The options of `SamplingOptions`, made by `option`, which is click.Option with a `section`.
+
+    `temperature` is the default of that option.
+    """
 
     def make(name: str, kind: click.ParamType[Any], default: float, text: str) -> click.Option:
         return option([name], section="Model", type=kind, default=default, show_default=True, help=text)
 
     return [
-        make("--temperature", click.FloatRange(min=0), 1.0, "Of sampling; 0 is greedy."),
+        make("--temperature", click.FloatRange(min=0), temperature, "Of sampling; 0 is greedy."),
         make(
             "--top-p",
             click.FloatRange(min=0, max=1, min_open=True),

@@ -22,6 +22,7 @@ import torch
 from toolroll.errors import RowError, ToolrollError
 from toolroll.models.base import Completion, Finish, Generate, Message, Sampling, Usage
 from toolroll.models.codec import HFCodec
+from toolroll.models.device import is_out_of_memory
 from toolroll.models.load import Loaded, load_causal_lm
 from toolroll.models.rows import Line, RowTable, Turn, common_prefix
 from toolroll.models.sampling import StopWatch, sample
@@ -99,7 +100,7 @@ class HFEngine:
                 with torch.inference_mode():
                     self._step()
             except (MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 exhausted = True
             if exhausted:  # here, where the exception no longer holds the tensors of the failed pass
@@ -328,8 +329,3 @@ def _gain(line: Line, other: Line) -> int:
 def _row_of(line: Line) -> int:
     assert line.row is not None
     return line.row
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or ("memory" in text and "alloc" in text)

@@ -13,6 +13,9 @@ from toolroll.errors import RowError, ToolrollError
 from toolroll.models.adapters import is_adapter
 from toolroll.models.codec import HFCodec
 from toolroll.models.device import Device
+from toolroll.models.images import folder_of as folder_of
+from toolroll.models.images import open_image as open_image
+from toolroll.models.images import with_places as with_places
 from toolroll.models.load import Loaded, find_model, quiet, short_name, weights_id, whole
 
 TOKEN_FEATURES = ("token_type_ids", "mm_token_type_ids")  #: one number a token of the text
@@ -63,23 +66,9 @@ def load_image_text(name: str, device: Device, *, notify: Callable[[str], None] 
             model.to(device.name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise ToolrollError(f"cannot be loaded as an image-text model: {_first_line(error)}", place=name) from error
-    codec = HFCodec(processor.tokenizer, [])
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    codec = HFCodec(processor.tokenizer, ends if isinstance(ends, list) else [] if ends is None else [ends])
     return Loaded(model.eval(), codec, short_name(name), weights_id(place, model), device, processor)
-
-
-def open_image(path: Path) -> Any:
-    """The image in a file, in red, green and blue. RowError, with the file's name, when there is none."""
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise ToolrollError("images need pillow: pip install pillow") from error
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except UnidentifiedImageError as error:
-        raise RowError(f"{path}: not an image") from error
-    except OSError as error:
-        raise RowError(f"{path}: {error.strerror or error}") from error
 
 
 def processed(processor: Any, text: str, paths: Sequence[Path]) -> tuple[list[int], dict[str, Tensor]]:
@@ -91,7 +80,8 @@ def processed(processor: Any, text: str, paths: Sequence[Path]) -> tuple[list[in
     try:
         made = processor(images=[images], text=[text], return_tensors="pt", add_special_tokens=False)
     except (ValueError, IndexError, TypeError, StopIteration) as error:
-        raise RowError(f"the processor does not take the prompt and its {len(images)} images: {error}") from error
+        why = _first_line(error)
+        raise RowError(f"the processor does not take the prompt and its {len(images)} images: {why}") from error
     features = {name: value for name, value in made.items() if isinstance(value, Tensor)}
     features.pop("attention_mask", None)
     ids: list[int] = features.pop("input_ids")[0].tolist()
@@ -99,6 +89,42 @@ def processed(processor: Any, text: str, paths: Sequence[Path]) -> tuple[list[in
     if image_id is not None and image_id not in ids:
         raise RowError("the prompt has no place for its images")
     return ids, features
+
+
+def chat_text(processor: Any, messages: Sequence[Any]) -> str:
+    """The prompt text for messages whose contents are lists of parts, as `processed` takes it.
+
+    A processor without a chat template gets the contents, a line each. RowError for messages that the template refuses.
+    As transformers does with chats, the tokenizer's own beginning of a text goes before a template that has none.
+    """
+    from jinja2 import TemplateError
+
+    if not getattr(processor, "chat_template", None):
+        return "\n".join(_plain(processor, message["content"]) for message in messages)
+    try:
+        text = str(processor.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+    except (TemplateError, TypeError, ValueError) as error:
+        raise RowError(f"the chat template refuses these messages: {_first_line(error)}") from error
+    begin = processor.tokenizer.bos_token
+    if not begin or text.startswith(begin):
+        return text
+    ids = processor.tokenizer("")["input_ids"]
+    return begin + text if processor.tokenizer.bos_token_id in ids else text
+
+
+def image_mark(processor: Any) -> str:
+    """What stands for an image in the text that a processor takes."""
+    return str(getattr(processor, "image_token", None) or "<image>")
+
+
+def _plain(processor: Any, parts: Sequence[Any]) -> str:
+    """A message's contents without a template: a line break between images and text."""
+    made = ""
+    for before, part in zip([None, *parts], parts, strict=False):
+        if before is not None and before["type"] != part["type"]:
+            made += "\n"
+        made += image_mark(processor) if part["type"] == "image" else part["text"]
+    return made
 
 
 def side_by_side(features: Sequence[Mapping[str, Tensor]], longest: int) -> dict[str, Tensor]:

@@ -67,8 +67,8 @@ class VLLMEngine:
         self._keys: dict[str, Hashable] = {}
         self._finished: list[tuple[Hashable, Completion | Exception]] = []
         self._count = 0
-        with _stdout_on_stderr():
-            vllm = _imported()
+        with stdout_on_stderr():
+            vllm = imported()
             try:
                 config = _config(model, trust_remote_code)
                 trained = getattr(config.get_text_config(), "max_position_embeddings", None)
@@ -201,7 +201,8 @@ class VLLMEngine:
         self._finished.append((key, Completion(text, ids, logprobs, finish, stop)))
 
 
-def _imported() -> Any:
+def imported() -> Any:
+    """The package vllm, with `SETTINGS` where the user set nothing. ToolrollError when it cannot be imported."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
@@ -249,7 +250,7 @@ def _line(error: Exception) -> str:
 
 
 @contextmanager
-def _stdout_on_stderr() -> Iterator[None]:
+def stdout_on_stderr() -> Iterator[None]:
     """Send what native code prints on file descriptor 1 to stderr: stdout is for records."""
     sys.stdout.flush()
     kept = os.dup(1)

@@ -25,7 +25,8 @@ class Contract:
 
     `reads` is the view of an input row, `adds` the fields it adds with their types. `key` names the fields
     that identify an output row. A `reducer` gives a result about all rows rather than rows. A command
-    that is `slow` hands on each row as it is made. One that `expands` makes several rows of one.
+    that is `slow` hands on each row as it is made. One that `expands` makes several rows of one. `opens` says how
+    files that are no JSON lines become such, by their suffix: see `toolroll.io.inputs.Reader`.
     """
 
     reads: type | None
@@ -38,6 +39,7 @@ class Contract:
     source: bool = False
     sees_errors: bool = False
     distributed: bool = False
+    opens: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def passes_rows(self) -> bool:

@@ -135,7 +135,13 @@ class Run:
     def execute(self, make: Callable[[Rows[Any]], Iterable[Any] | None]) -> None:
         """Run `make(rows)` to its end and complete the output. Raises what should end the process."""
         paths = (self.settings.inputs or ("-",)) if self.contract.reads is not None else ()
-        self.reader = Reader(paths, stop=self.stop, before_wait=self._before_wait, hashed=self.manifest is not None)
+        self.reader = Reader(
+            paths,
+            stop=self.stop,
+            before_wait=self._before_wait,
+            hashed=self.manifest is not None,
+            opens=self.contract.opens,
+        )
         complete = False
         try:
             self.sink = Sink(self.settings.output, each_row=self.settings.line_buffered or self.contract.slow)

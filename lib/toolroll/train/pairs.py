@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from toolroll.errors import RowError, ToolrollError
-from toolroll.models.vision import processed, side_by_side
+from toolroll.models.vision import folder_of, processed, side_by_side, with_places
 from toolroll.train.batch import fill, pad
 from toolroll.train.losses import token_logprobs
 
@@ -158,15 +158,6 @@ class Encoder:
         return replace(pair, chosen=pair.chosen[:room], rejected=pair.rejected[:room])
 
 
-def folder_of(place: str) -> Path:
-    """The folder that paths in a row are relative to: that of the row's file ("file:line"); of stdin, this one.
-
-    >>> folder_of("data/pairs.jsonl:12"), folder_of("stdin:1")
-    (PosixPath('data'), PosixPath('.'))
-    """
-    return Path(place.rpartition(":")[0]).parent
-
-
 def encode_row(encoder: Encoder, row: Any, images: Path | None) -> Encoded:
     """The pair of a row (`io.rows.Row`); its images are in the folder `images`, or in that of its file."""
     seen = row.view
@@ -190,29 +181,6 @@ def common_prefix(left: Sequence[Any], right: Sequence[Any]) -> int:
         if one != other:
             return place
     return min(len(left), len(right))
-
-
-def with_places(messages: list[Any], images: int | None) -> list[Any]:
-    """Messages whose contents are lists of parts, with a place for each of `images` images.
-
-    Where there is none, the first message of the user gets them at its head. RowError when there is another number;
-    None does not count.
-
-    >>> with_places([{"role": "user", "content": "What?"}], 1)
-    [{'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': 'What?'}]}]
-    """
-    made = []
-    for message in messages:
-        content = message["content"]
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
-        made.append({**message, "content": parts})
-    places = sum(part.get("type") == "image" for message in made for part in message["content"])
-    if places == 0 and images:
-        first = next((message for message in made if message["role"] == "user"), made[0])
-        first["content"] = [*({"type": "image"} for _ in range(images)), *first["content"]]
-    elif images is not None and places != images:
-        raise RowError(f"{images} images, and places for {places} in the messages")
-    return made
 
 
 def _check(name: str, value: Any, *, text: bool) -> None:

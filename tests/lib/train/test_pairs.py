@@ -17,6 +17,7 @@ with warnings.catch_warnings():
 import tiny_pairs  # noqa: E402
 
 from toolroll.errors import RowError, ToolrollError  # noqa: E402
+from toolroll.models import vision  # noqa: E402
 from toolroll.train import losses, pairs  # noqa: E402
 
 ASK = [{"role": "user", "content": "What?"}]
@@ -167,5 +168,5 @@ def alone(judge, pair, answer) -> float:
 
 
 def test_paths_are_relative_to_the_rows_file():
-    assert pairs.folder_of("some/where/pairs.jsonl:3") == Path("some/where")
-    assert pairs.folder_of("/pairs:3.jsonl:3") == Path("/")
+    assert vision.folder_of("some/where/pairs.jsonl:3") == Path("some/where")
+    assert vision.folder_of("/pairs:3.jsonl:3") == Path("/")

@@ -1,0 +1,65 @@
+"""What a row asks, as token ids, and as tensors where it has images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from toolroll.errors import RowError
+from toolroll.io.rows import Row
+from toolroll.models.answers import Prompter
+from toolroll.models.base import Codec, Message, Sampling
+from toolroll.models.images import folder_of, with_places
+from toolroll.models.padded import Asked
+from toolroll.models.vision import chat_text, processed
+
+
+class PromptReader:
+    """Turns rows into `Asked`, with a tokenizer's `codec`, or the `processor` of an image-text model.
+
+    `prompter` makes the text of a row; `chat` is what it is to use for messages. `most` is the longest sequence of the
+    model in tokens. Images are looked for in `folder`, else in the folder of the row's file.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        processor: Any,
+        prompter: Callable[[Callable[[list[Message]], str]], Prompter],
+        *,
+        most: int | None,
+        folder: Path | None,
+    ) -> None:
+        self._codec = codec
+        self._processor = processor
+        self._text = prompter(codec.chat)
+        self._pictured = prompter(self._chat_about_images)
+        self._most = most
+        self._folder = folder
+        self._images = 0
+
+    def __call__(self, row: Row[Any], sampling: Sampling) -> Asked:
+        """What `row` asks. RowError where it asks nothing, or more than the model can read."""
+        names = row.view.images or []
+        if names and self._processor is None:
+            raise RowError("the row has images, and the model takes none")
+        if names:
+            self._images = len(names)
+            text = self._pictured(row)
+            ids, features = processed(
+                self._processor, text, [(self._folder or folder_of(row.place)) / name for name in names]
+            )
+            asked = Asked(ids, sampling, features)
+        else:
+            asked = Asked(self._codec.encode(self._text(row)), sampling)
+        if not asked.ids:
+            raise RowError("the prompt is empty")
+        if self._most is not None and len(asked.ids) >= self._most:
+            raise RowError(
+                f"the prompt has {len(asked.ids)} tokens, which leaves no room: the model's limit is {self._most}"
+            )
+        return asked
+
+    def _chat_about_images(self, messages: list[Message]) -> str:
+        return chat_text(self._processor, with_places(messages, self._images))

@@ -1,0 +1,114 @@
+"""Images in files: opened, turned upright, in red, green and blue; and their places in messages."""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from toolroll.errors import RowError, ToolrollError
+
+MOST_PIXELS = 89_478_485  #: a quarter of a GiB in RGB; a larger file is taken for one made to fill the memory
+_AS_THEY_ARE = {"JPEG": "image/jpeg", "PNG": "image/png"}  # what every server reads
+
+
+def open_image(path: Path) -> Any:
+    """The image in a file as it is to be looked at, a PIL image in mode RGB. RowError, with the file's name, for none.
+
+    It is turned as its EXIF data say. What is transparent lets white through. 16-bit grey keeps its upper 8 bits.
+    Palettes, CMYK and the like are converted by Pillow, without colour profiles. Of an animation it is the first
+    picture.
+    """
+    return _opened(path)[0]
+
+
+def data_url(path: Path) -> str:
+    """What `open_image` sees, as a data: URL. A JPEG or PNG file that needs no conversion is sent as it is."""
+    image, kind = _opened(path)
+    if kind is None:
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        kind, content = "image/png", buffer.getvalue()
+    else:
+        content = path.read_bytes()
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _opened(path: Path) -> tuple[Any, str | None]:
+    """The image, and the media type of the file where it holds just that."""
+    try:
+        from PIL import ExifTags, Image, ImageOps
+    except ImportError as error:
+        raise ToolrollError("images need pillow: pip install pillow") from error
+    # Pillow warns on stderr of what is refused below
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise RowError(f"{path}: {image.width} x {image.height} pixels, more than {MOST_PIXELS}")
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            as_it_is = image.mode == "RGB" and not turned and not image.has_transparency_data
+            kind = _AS_THEY_ARE.get(image.format or "") if as_it_is else None
+            return _in_rgb(ImageOps.exif_transpose(image), path), kind
+    except Image.UnidentifiedImageError as error:
+        raise RowError(f"{path}: {'not an image' if path.stat().st_size else 'the file is empty'}") from error
+    except Image.DecompressionBombError as error:
+        raise RowError(f"{path}: more than {MOST_PIXELS} pixels") from error
+    except ToolrollError:
+        raise
+    except OSError as error:
+        raise RowError(f"{path}: {error.strerror or _line(error)}") from error
+    except Exception as error:  # Pillow's readers raise SyntaxError, struct.error and what not on a damaged file
+        raise RowError(f"{path}: damaged ({_line(error)})") from error
+
+
+def _in_rgb(image: Any, path: Path) -> Any:
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in (None, "PNG", "PPM")):
+        return image.point(lambda value: value * (1 / 257)).convert("L").convert("RGB")  # convert alone cuts at 255
+    if image.mode in ("I", "F"):
+        raise RowError(f"{path}: grey values of 32 bits, whose range is not known")
+    if image.has_transparency_data:
+        upper = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", upper.size, "white"), upper).convert("RGB")
+    return image.convert("RGB")
+
+
+def with_places(messages: Sequence[Any], images: int | None) -> list[Any]:
+    """Messages whose contents are lists of parts, with a place for each of `images` images.
+
+    Where there is none, the first message of the user gets them at its head. RowError when there is another number;
+    None does not count.
+
+    >>> with_places([{"role": "user", "content": "What?"}], 1)
+    [{'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': 'What?'}]}]
+    """
+    made = []
+    for message in messages:
+        content = message["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+        made.append({**message, "content": parts})
+    places = sum(part.get("type") == "image" for message in made for part in message["content"])
+    if places == 0 and images:
+        first = next((message for message in made if message["role"] == "user"), made[0])
+        first["content"] = [*({"type": "image"} for _ in range(images)), *first["content"]]
+    elif images is not None and places != images:
+        raise RowError(f"{images} images, and places for {places} in the messages")
+    return made
+
+
+def folder_of(place: str) -> Path:
+    """The folder that paths in a row are relative to: that of the row's file ("file:line"); of stdin, this one.
+
+    >>> folder_of("data/pairs.jsonl:12"), folder_of("stdin:1")
+    (PosixPath('data'), PosixPath('.'))
+    """
+    return Path(place.rpartition(":")[0]).parent
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

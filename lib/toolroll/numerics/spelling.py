@@ -1,0 +1,37 @@
+"""Tokens as text that people can read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from toolroll.errors import ToolrollError
+
+__all__ = ["Speller", "speller"]
+
+Speller = Callable[[Sequence[int]], str]
+
+
+def speller(name: str, notify: Callable[[str], None] = lambda _: None) -> Speller:
+    """A function from token ids to their text, special tokens included, by the tokenizer `name`.
+
+    `name` is a folder, a hub id or "embedded". Bytes that are no UTF-8 read as U+FFFD, an id without a token as <id>.
+    """
+    from transformers import AutoTokenizer
+
+    from toolroll.models.codec import HFCodec
+    from toolroll.models.load import find_model, quiet
+
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(find_model(name, notify))
+    except (OSError, ValueError, KeyError) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ToolrollError(f"cannot be loaded as a tokenizer: {why}", place=name) from error
+    pieces = HFCodec(tokenizer).pieces()
+    special = {index: str(token) for token, index in tokenizer.get_vocab().items() if pieces[index] is None}
+
+    def spell(token: int) -> bytes:
+        piece = pieces[token] if 0 <= token < len(pieces) else None
+        return special.get(token, f"<{token}>").encode() if piece is None else piece
+
+    return lambda tokens: b"".join(map(spell, tokens)).decode(errors="replace")
