@@ -114,7 +114,15 @@ class TextEngine(Protocol):
         """Free the model."""
 
 
-def engine_identity(engine: TextEngine) -> str:
+class Named(Protocol):
+    """Whatever writes answers: a `TextEngine`, an `ImageTextEngine`."""
+
+    @property
+    def name(self) -> str:
+        """Back end and model."""
+
+
+def engine_identity(engine: Named) -> str:
     """Back end, model and, where the engine knows them, weights."""
     weights = getattr(engine, "weights_id", None)
     return f"{engine.name}@{weights}" if weights else engine.name

@@ -40,7 +40,7 @@ def data_url(path: Path) -> str:
 def _opened(path: Path) -> tuple[Any, str | None]:
     """The image, and the media type of the file where it holds just that."""
     try:
-        from PIL import ExifTags, Image, ImageOps
+        from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
         raise ToolrollError("images need pillow: pip install pillow") from error
     # Pillow warns on stderr of what is refused below
@@ -52,8 +52,9 @@ def _opened(path: Path) -> tuple[Any, str | None]:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
             as_it_is = image.mode == "RGB" and not turned and not image.has_transparency_data
             kind = _AS_THEY_ARE.get(image.format or "") if as_it_is else None
-            return _in_rgb(ImageOps.exif_transpose(image), path), kind
-    except Image.UnidentifiedImageError as error:
+            sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+            return _in_rgb(ImageOps.exif_transpose(image) if turned else image, sixteen, path), kind
+    except UnidentifiedImageError as error:
         raise RowError(f"{path}: {'not an image' if path.stat().st_size else 'the file is empty'}") from error
     except Image.DecompressionBombError as error:
         raise RowError(f"{path}: more than {MOST_PIXELS} pixels") from error
@@ -65,10 +66,10 @@ def _opened(path: Path) -> tuple[Any, str | None]:
         raise RowError(f"{path}: damaged ({_line(error)})") from error
 
 
-def _in_rgb(image: Any, path: Path) -> Any:
+def _in_rgb(image: Any, sixteen: bool, path: Path) -> Any:
     from PIL import Image
 
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in (None, "PNG", "PPM")):
+    if sixteen:
         return image.point(lambda value: value * (1 / 257)).convert("L").convert("RGB")  # convert alone cuts at 255
     if image.mode in ("I", "F"):
         raise RowError(f"{path}: grey values of 32 bits, whose range is not known")

@@ -1,4 +1,4 @@
-"""One door to all text back ends: choose one, open it, say what was chosen."""
+"""One door to all back ends, of text and of image-text models: choose one, open it, say what was chosen."""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from toolroll.errors import ToolrollError, UsageError
 from toolroll.models.base import Codec, TextEngine
 
+if TYPE_CHECKING:
+    from toolroll.models.pictures import ImageTextEngine
+    from toolroll.models.remote import RemoteEngine
+    from toolroll.models.vllm import VLLMEngine
+
 BACKENDS = ("auto", "hf", "vllm", "openai", "scripted")
 
-_EMBEDDED = "embedded: SmolLM2-135M-Instruct, 135M parameters, good for format, plumbing and speed; not for facts"
+_EMBEDDED = {
+    "embedded": "embedded: SmolLM2-135M-Instruct, 135M parameters, good for format, plumbing and speed; not for facts",
+    "sprite": "sprite: a tiny image-text model, good for rendered scenes and charts and for plumbing; not for photos",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,7 @@ class _Asked:
     cache: str | None
     trust_remote_code: bool
     notify: Callable[[str], None]
+    stopped: Callable[[], bool] = lambda: False
 
 
 def open_text_engine(
@@ -79,6 +89,50 @@ def open_text_engine(
     return _OPENERS[chosen](asked)
 
 
+def open_image_text(
+    *,
+    model: str = "sprite",
+    backend: str = "auto",
+    base_url: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    batch_size: int | None = None,
+    max_context: int | None = None,
+    tokenizer: str | None = None,
+    window: int = 16,
+    timeout_s: float = 120.0,
+    api_key_file: str | None = None,
+    cache: str | None = None,
+    trust_remote_code: bool = False,
+    notify: Callable[[str], None] = lambda _: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> ImageTextEngine:
+    """Open `model` for conversations with images, as `open_text_engine` opens one for text.
+
+    model: as there, or "sprite", the embedded image-text model, which also stands for a server's first; a text model
+    is opened, too, and refuses images. tokenizer: of a text model, or of a server's. `stopped`: asked between tokens,
+    in process; Stopped ends an answer when it says so. Raises ToolrollError (UsageError for a choice that cannot be).
+    """
+    chosen = choose_backend(backend, base_url=base_url, device=device)
+    asked = _Asked(
+        model=model,
+        base_url=base_url,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        max_context=max_context,
+        tokenizer=tokenizer,
+        window=window,
+        timeout_s=timeout_s,
+        api_key_file=api_key_file,
+        cache=cache,
+        trust_remote_code=trust_remote_code,
+        notify=notify,
+        stopped=stopped,
+    )
+    return _PICTURES[chosen](asked)
+
+
 def choose_backend(backend: str, *, base_url: str | None = None, device: str = "auto") -> str:
     """The back end meant by `backend`: "auto" is openai with a `base_url`, vllm where CUDA and vllm are, else hf.
 
@@ -121,7 +175,7 @@ def _open_hf(asked: _Asked) -> TextEngine:
     return HFEngine(loaded, batch=asked.batch_size, max_context=asked.max_context, notify=asked.notify)
 
 
-def _open_vllm(asked: _Asked) -> TextEngine:
+def _open_vllm(asked: _Asked) -> VLLMEngine:
     from toolroll.models.adapters import is_adapter
     from toolroll.models.load import find_model
     from toolroll.models.vllm import VLLMEngine
@@ -141,13 +195,13 @@ def _open_vllm(asked: _Asked) -> TextEngine:
     )
 
 
-def _open_openai(asked: _Asked) -> TextEngine:
+def _open_openai(asked: _Asked) -> RemoteEngine:
     from toolroll.models.remote import RemoteEngine
 
     assert asked.base_url is not None
     engine = RemoteEngine(
         asked.base_url,
-        model=None if asked.model == "embedded" else asked.model,
+        model=None if asked.model in _EMBEDDED else asked.model,
         codec=None if asked.tokenizer is None else _codec(asked),
         max_context=asked.max_context,
         window=asked.window,
@@ -175,8 +229,71 @@ _OPENERS: dict[str, Callable[[_Asked], TextEngine]] = {
 }
 
 
+def _pictures_hf(asked: _Asked) -> ImageTextEngine:
+    from toolroll.models.device import choose_device
+    from toolroll.models.load import load_causal_lm
+    from toolroll.models.pictures_hf import HFPictures
+    from toolroll.models.vision import load_image_text
+
+    device = choose_device(asked.device, asked.dtype)
+    pictured = _takes_images(asked)
+    _say(asked, f"transformers on {device.text}{'' if pictured else '; it takes no images'}")
+    trust = asked.trust_remote_code
+    loaded = (
+        load_image_text(asked.model, device, trust_remote_code=trust, notify=asked.notify)
+        if pictured
+        else load_causal_lm(
+            asked.model, device, tokenizer=asked.tokenizer, trust_remote_code=trust, notify=asked.notify
+        )
+    )
+    return HFPictures(
+        loaded, batch=asked.batch_size, max_context=asked.max_context, stopped=asked.stopped, notify=asked.notify
+    )
+
+
+def _pictures_vllm(asked: _Asked) -> ImageTextEngine:
+    from toolroll.models.pictures_vllm import VLLMPictures
+    from toolroll.models.vision import load_processor
+
+    pictured = _takes_images(asked)
+    processor = (
+        load_processor(asked.model, asked.notify, trust_remote_code=asked.trust_remote_code) if pictured else None
+    )
+    return VLLMPictures(_open_vllm(asked), processor)
+
+
+def _pictures_openai(asked: _Asked) -> ImageTextEngine:
+    from toolroll.models.pictures_remote import RemotePictures
+
+    return RemotePictures(_open_openai(asked))
+
+
+def _pictures_scripted(asked: _Asked) -> ImageTextEngine:
+    from toolroll.models.pictures_scripted import ScriptedPictures
+
+    asked.notify(f"model scripted by {asked.model}")
+    return ScriptedPictures(Path(asked.model), max_context=asked.max_context)
+
+
+_PICTURES: dict[str, Callable[[_Asked], ImageTextEngine]] = {
+    "hf": _pictures_hf,
+    "vllm": _pictures_vllm,
+    "openai": _pictures_openai,
+    "scripted": _pictures_scripted,
+}
+
+
+def _takes_images(asked: _Asked) -> bool:
+    from toolroll.models.vision import takes_images
+
+    pictured = takes_images(asked.model, asked.notify, trust_remote_code=asked.trust_remote_code)
+    if pictured and asked.tokenizer is not None:
+        raise UsageError("an image-text model has a tokenizer of its own", place="--tokenizer")
+    return pictured
+
+
 def _say(asked: _Asked, where: str) -> None:
-    asked.notify(f"model {_EMBEDDED if asked.model == 'embedded' else asked.model}; {where}")
+    asked.notify(f"model {_EMBEDDED.get(asked.model, asked.model)}; {where}")
 
 
 def _codec(asked: _Asked) -> Codec:

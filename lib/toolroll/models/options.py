@@ -14,11 +14,12 @@ from toolroll.errors import UsageError
 if TYPE_CHECKING:
     from toolroll.models.answers import Prompter
     from toolroll.models.base import Message, Sampling, TextEngine
+    from toolroll.models.pictures import ImageTextEngine
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """The values of the model options; `open` loads the model."""
+    """The values of the model options; `open` loads the model, `open_image_text` one for conversations with images."""
 
     model: str
     backend: str = "auto"
@@ -37,22 +38,39 @@ class ModelOptions:
         """Load the model (or another one, `model`, with the same settings); `notify` hears what was chosen."""
         from toolroll.models.open import open_text_engine
 
-        return open_text_engine(
-            model=model or self.model,
-            backend=self.backend,
-            base_url=self.base_url,
-            device=self.device,
-            dtype=self.dtype,
-            batch_size=self.batch_size,
-            max_context=self.max_tokens,
-            tokenizer=self.tokenizer,
-            window=self.window,
-            timeout_s=self.timeout,
-            api_key_file=self.api_key_file,
-            cache=cache,
-            trust_remote_code=self.trust_remote_code,
-            notify=notify,
-        )
+        return open_text_engine(model=model or self.model, cache=cache, notify=notify, **self._settings())
+
+    def open_image_text(
+        self,
+        notify: Callable[[str], None],
+        *,
+        cache: str | None = None,
+        model: str | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> ImageTextEngine:
+        """Load the model (or another one, `model`) for conversations with images; else as `open`.
+
+        Where no model was named, the embedded one is "sprite"; give `model="embedded"` for the one of text.
+        """
+        from toolroll.models.open import open_image_text
+
+        name = model or ("sprite" if self.model == "embedded" else self.model)
+        return open_image_text(model=name, cache=cache, notify=notify, stopped=stopped, **self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "backend": self.backend,
+            "base_url": self.base_url,
+            "device": self.device,
+            "dtype": self.dtype,
+            "batch_size": self.batch_size,
+            "max_context": self.max_tokens,
+            "tokenizer": self.tokenizer,
+            "window": self.window,
+            "timeout_s": self.timeout,
+            "api_key_file": self.api_key_file,
+            "trust_remote_code": self.trust_remote_code,
+        }
 
 
 @dataclass(frozen=True, slots=True)

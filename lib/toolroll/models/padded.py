@@ -71,8 +71,9 @@ class Batches:
 
     `ends` are the token ids that end an answer, `most` the longest sequence in tokens (None: no limit), `top` how many
     probable tokens are kept at each position (0, or at least 2). `kv` is the type of the cache: bf16, fp16, fp32.
-    `codec` is needed for stop strings, which are disregarded without. `stopped` is asked between steps; when it says
-    so, `write` and `score` give None.
+    `codec` is needed for stop strings, which are disregarded without. `extra` makes more arguments of the model's
+    forward from the mask [B, past + T] of a pass. `stopped` is asked between steps; when it says so, `write` and
+    `score` give None.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Batches:
         top: int = 5,
         kv: str | None = None,
         codec: Codec | None = None,
+        extra: Callable[[Tensor], dict[str, Any]] = lambda _: {},
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self.model = model
@@ -92,6 +94,7 @@ class Batches:
         self._top = max(2, top) if top else 0
         self._codec = codec
         self._kv = None if kv is None else TYPES[kv]
+        self._extra = extra
         self._stopped = stopped
         known = inspect.signature(model.forward).parameters
         inner = getattr(model, "model", model)
@@ -212,8 +215,11 @@ class Batches:
         features: Mapping[str, Tensor],
         last: int,
     ) -> Tensor:
-        """Logits [B, last, V] behind the `last` of the new tokens `ids` [B, T]; `mask` [B, past + T] is 0 on padding."""
-        extra: dict[str, Any] = {**features, self._cache_name: cache}
+        """Logits [B, last, V] behind the `last` of the new tokens `ids` [B, T].
+
+        `mask` [B, past + T] is 0 on padding.
+        """
+        extra: dict[str, Any] = {**features, self._cache_name: cache, **self._extra(mask)}
         if self._takes_positions:
             extra["position_ids"] = positions
         if self._keeps_few:

@@ -114,7 +114,7 @@ class HFPictures:
     def _read(self, place: int, request: Request, given: Given | None) -> _Job[R]:
         """A request as token ids and tensors. RowError where it asks nothing the model can answer."""
         messages = placed(request, mark=self._mark)
-        features = {}
+        features: dict[str, torch.Tensor] = {}
         if self._processor is None:
             if request.images:
                 raise RowError("the request has images, and the model takes none", place=self.name)

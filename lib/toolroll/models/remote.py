@@ -8,9 +8,10 @@ is in `toolroll.models.remote_reply`.
 from __future__ import annotations
 
 import queue
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,15 +145,16 @@ class RemoteEngine:
 
     def chat(self, requests: Iterable[tuple[Sequence[Message], Sampling]]) -> list[Completion | Exception]:
         """Answer independent conversations, in order, `window` at a time; a failed one is its RowError."""
-        futures = [
-            self._pool.submit(
-                self._ask,
-                "/chat/completions",
-                request_body(self.server, sampling, list(messages), chat=True),
-                sampling,
-            )
-            for messages, sampling in requests
-        ]
+        return self.chat_later((partial(list, messages), sampling) for messages, sampling in requests)
+
+    def chat_later(
+        self, requests: Iterable[tuple[Callable[[], Sequence[Mapping[str, Any]]], Sampling]]
+    ) -> list[Completion | Exception]:
+        """As `chat`, of messages that are made when they are sent: large ones are in memory `window` at a time.
+
+        They are made in other threads. A RowError there belongs to its conversation.
+        """
+        futures = [self._pool.submit(self._converse, make, sampling) for make, sampling in requests]
         return [self._outcome(future) for future in futures]
 
     def close(self) -> None:
@@ -181,6 +183,9 @@ class RemoteEngine:
                 return Completion("", (), (), "length"), Usage()
             sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room))
         return self._ask("/completions", request_body(self.server, sampling, prompt, chat=False), sampling)
+
+    def _converse(self, make: Callable[[], Sequence[Mapping[str, Any]]], sampling: Sampling) -> _Answer:
+        return self._ask("/chat/completions", request_body(self.server, sampling, make(), chat=True), sampling)
 
     def _ask(self, path: str, body: dict[str, Any], sampling: Sampling) -> _Answer:
         key = cache_key("openai" + path, self.weights_id, self._logprobs_mode, body)

@@ -15,12 +15,12 @@ that are complete at the same character the one named first in `Sampling.stop` c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from toolroll.errors import RowError, UsageError
-from toolroll.models.base import Completion, Finish, Message, Sampling, Usage
+from toolroll.models.base import Completion, Finish, Sampling, Usage
 
 Dialect = Literal["vllm", "llamacpp", "openai"]
 LogprobsMode = Literal["raw", "processed"]
@@ -93,7 +93,7 @@ def exact_logprobs(sampling: Sampling, mode: LogprobsMode) -> bool:
 
 
 def request_body(
-    server: Server, sampling: Sampling, asked: str | Sequence[int] | Sequence[Message], *, chat: bool
+    server: Server, sampling: Sampling, asked: str | Sequence[int] | Sequence[Mapping[str, Any]], *, chat: bool
 ) -> dict[str, Any]:
     """The JSON of a request: `asked` is a prompt (text or ids) or, for `chat`, the messages.
 

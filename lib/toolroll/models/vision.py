@@ -21,7 +21,7 @@ from toolroll.models.load import Loaded, find_model, quiet, short_name, weights_
 TOKEN_FEATURES = ("token_type_ids", "mm_token_type_ids")  #: one number a token of the text
 
 
-def takes_images(name: str, notify: Callable[[str], None] = lambda _: None) -> bool:
+def takes_images(name: str, notify: Callable[[str], None] = lambda _: None, *, trust_remote_code: bool = False) -> bool:
     """Whether the model `name` (as for `load_causal_lm`) is an image-text model, by its configuration."""
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
@@ -30,37 +30,44 @@ def takes_images(name: str, notify: Callable[[str], None] = lambda _: None) -> b
     if is_adapter(place):
         return False
     try:
-        config = AutoConfig.from_pretrained(place)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ToolrollError(f"has no configuration that can be read: {reason}", place=name) from error
     return config.model_type in KNOWN
 
 
-def load_processor(name: str, notify: Callable[[str], None] = lambda _: None) -> Any:
+def load_processor(
+    name: str, notify: Callable[[str], None] = lambda _: None, *, trust_remote_code: bool = False
+) -> Any:
     """The processor of an image-text model: its tokenizer and what turns images into tensors."""
     from transformers import AutoProcessor
 
     try:
         with quiet():
-            return AutoProcessor.from_pretrained(find_model(name, notify))
+            return AutoProcessor.from_pretrained(find_model(name, notify), trust_remote_code=trust_remote_code)
     except ImportError as error:
         raise ToolrollError(f"its processor needs a package: {_first_line(error)}", place=name) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ToolrollError(f"its processor cannot be loaded: {_first_line(error)}", place=name) from error
 
 
-def load_image_text(name: str, device: Device, *, notify: Callable[[str], None] = lambda _: None) -> Loaded:
+def load_image_text(
+    name: str, device: Device, *, trust_remote_code: bool = False, notify: Callable[[str], None] = lambda _: None
+) -> Loaded:
     """Load the image-text model `name` on `device`, in eval mode. Raises ToolrollError with `name` as its place."""
     from transformers import AutoModelForImageTextToText
 
     place = find_model(name, notify)
-    processor = load_processor(name, notify)
+    processor = load_processor(name, notify, trust_remote_code=trust_remote_code)
     try:
         with quiet():
             model = whole(
                 AutoModelForImageTextToText.from_pretrained(
-                    place, dtype=getattr(torch, device.dtype), output_loading_info=True
+                    place,
+                    dtype=getattr(torch, device.dtype),
+                    trust_remote_code=trust_remote_code,
+                    output_loading_info=True,
                 )
             )
             model.to(device.name)

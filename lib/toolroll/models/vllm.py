@@ -89,8 +89,11 @@ class VLLMEngine:
         self.capacity: int = self._engine.vllm_config.scheduler_config.max_num_seqs
         self.codec: Codec = codec or _own_codec(self._engine.get_tokenizer())
 
-    def submit(self, key: Hashable, request: Generate) -> None:
+    def submit(self, key: Hashable, request: Generate, *, images: Sequence[Any] = ()) -> None:
         """Append to sequence `key` (new or known) and start a completion of it.
+
+        `images`, PIL images, fill the places in the ids of a new sequence of one turn, a token of the kind that the
+        model's processor replaces for each.
 
         Raises UsageError on a constraint, ToolrollError when `key` is still writing. A sequence as long as
         `max_context` ends at once ("length") with nothing written.
@@ -107,8 +110,7 @@ class VLLMEngine:
         self._count += 1
         request_id = str(self._count)
         try:
-            prompt = {"prompt_token_ids": list(sequence.ids)}
-            self._engine.add_request(request_id, prompt, self._params(request.sampling))
+            self._engine.add_request(request_id, _prompt(sequence.ids, images), self._params(request.sampling))
         except (ValueError, self._vllm.exceptions.VLLMError) as error:
             self._finished.append((key, RowError(_line(error), place=self.name)))
             return
@@ -123,6 +125,29 @@ class VLLMEngine:
                     self._finish(output)
         finished, self._finished = self._finished, []
         return finished
+
+    def score(self, prompt: Sequence[int], answer: Sequence[int], *, images: Sequence[Any] = ()) -> list[float]:
+        """Log-probs at temperature 1 of the tokens of `answer` behind `prompt`, images in it as for `submit`.
+
+        Nothing else may be under way. RowError where vLLM refuses.
+        """
+        self._count += 1
+        name = str(self._count)
+        params = self._vllm.SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            prompt_logprobs=0,
+            output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
+        )
+        try:
+            self._engine.add_request(name, _prompt((*prompt, *answer), images), params)
+        except (ValueError, self._vllm.exceptions.VLLMError) as error:
+            raise RowError(_line(error), place=self.name) from error
+        while not (ended := [one for one in self._engine.step() if one.finished and one.request_id == name]):
+            pass
+        self.usage.prefilled += len(ended[0].prompt_token_ids)
+        last = ended[0].prompt_logprobs[-len(answer) :]
+        return [float(step[token].logprob) for token, step in zip(answer, last, strict=True)]
 
     def release(self, key: Hashable) -> None:
         """Forget sequence `key` and stop its completion; the prefix cache may keep what it read."""
@@ -216,6 +241,11 @@ def imported() -> Any:
             place="--backend vllm",
         ) from error
     return vllm
+
+
+def _prompt(ids: Sequence[int], images: Sequence[Any]) -> dict[str, Any]:
+    prompt: dict[str, Any] = {"prompt_token_ids": list(ids)}
+    return {**prompt, "multi_modal_data": {"image": list(images)}} if images else prompt
 
 
 def _engine(vllm: Any, *, dtype: str, **settings: Any) -> Any:
