@@ -85,6 +85,10 @@ def _linear(records: Records) -> tuple[float, float]:
     return max(judged), 1.0
 
 
+def _decode(records: Records) -> tuple[float, float]:
+    return 1 / min(row["times fp32"] for row in records if row["precision"] == "layercast, fused"), 1 / 0.9
+
+
 TABLES = [
     Table("startup", "Start-up", worst=_startup, quick=("--runs", "3")),
     Table("rows", "Row-wise commands", quick=("--size-mb", "10", "--runs", "1"), worst=_rows),
@@ -94,6 +98,12 @@ TABLES = [
     Table("sandbox", "Hypotheses in a sandbox", quick=("--rounds", "1", "--inputs", "500"), worst=_sandbox),
     Table("scenes", "Scenes of six objects", quick=("--scenes", "2"), worst=_scenes),
     Table("linear", "LayerCast's linear layer", quick=("--rounds", "1", "--rows", "1,4"), worst=_linear),
+    Table(
+        "decode",
+        "Decoding with the embedded model in each precision",
+        quick=("--tokens", "2", "--rounds", "1", "--batches", "1"),
+        worst=_decode,
+    ),
     Table("training", "Updates of the embedded model", quick=("--rows", "2", "--rounds", "1"), worst=_training),
 ]
 

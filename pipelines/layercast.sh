@@ -49,7 +49,7 @@ for axis in $axes; do
   case $axis in
     batch) run batch "batch=$batches" tp=1 "threads=$first" ;;
     devices) run devices "tp=$devices" "batch=${batches##*,}" "threads=$first" ;;
-    threads) run threads "threads=$threads" batch=1 tp=1 ;;
+    threads) run threads "threads=$threads" "batch=${batches##*,}" tp=1 ;;
   esac
 done
 

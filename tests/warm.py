@@ -33,7 +33,8 @@ from pathlib import Path
 from typing import Any
 
 LIMITS = [getattr(resource, name) for name in sorted(vars(resource)) if name.startswith("RLIMIT_")]
-PLAIN = ("click", "orjson", "msgspec", "msgspec.inspect", "zstandard", "numpy", "concurrent.futures", "hashlib")
+BARE = ("click", "orjson", "msgspec", "msgspec.inspect", "zstandard", "numpy", "concurrent.futures", "hashlib")
+PLAIN = (*BARE, "numba", "PIL.Image", "matplotlib.figure")
 TORCH = (*PLAIN, "torch", "transformers", "accelerate", "peft", "safetensors.torch")
 MODELS = ("AutoModelForCausalLM", "AutoTokenizer", "LlamaForCausalLM", "LlavaForConditionalGeneration")
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)

@@ -35,6 +35,8 @@ EXAMPLES = """
   A grid of configurations, and how far their answers differ:
     layercast-run prompts.jsonl --grid batch=1,8,16 tp=1,2 precision=bf16,fp32,layercast -o runs.jsonl
     repro-report runs.jsonl --table
+  The same bits whatever the batch:
+    layercast-run prompts.jsonl --attention alone --batch-size 16 -o answers.jsonl
   Go on with a grid that was interrupted:
     layercast-run prompts.jsonl --grid batch=1,8,16 tp=1,2 precision=bf16,fp32,layercast -o runs.jsonl --resume
 """
@@ -59,6 +61,10 @@ CPU and blocked on a GPU.
 Batches. A batch is so many prompts in the order of the input, the last one may be smaller; with --samples each prompt
 has that many sequences in it. Prompts of different lengths are padded on the left, with positions that do not count
 the padding. The batch shrinks as answers end. Nothing is shared between sequences or kept from batch to batch.
+
+--attention alone computes each sequence by itself, without its padding, and activations in pieces of one size. With
+--linear fused the answer to a prompt is then the same to the bit in every batch and for every number of threads, on one
+machine; not so for mixtures of experts, and for prompts with images. sdpa and eager are those of transformers.
 
 --sim-tp N computes every row-parallel layer (o_proj, down_proj and what other models call them) as N devices would: N
 products over parts of the input, summed in the working type. It is simulated on one device, and records say so
@@ -131,7 +137,11 @@ def _axis_options() -> list[click.Option]:
         ),
         axis("--linear", "|".join(LINEAR), "layercast: how weights are raised. [default: auto]"),
         axis("--kv-dtype", "|".join(KV), "Type of the cache; auto is that of the arithmetic. [default: auto]"),
-        axis("--attention", "|".join(ATTENTION), "Attention of transformers. [default: sdpa]"),
+        axis(
+            "--attention",
+            "|".join(ATTENTION),
+            "sdpa, eager: of transformers; alone: nothing depends on the batch. [default: sdpa]",
+        ),
         axis("--sim-tp", "N,...", "Simulate tensor parallelism over N devices. [default: 1]"),
         axis("--threads", "N,...", "Threads of the CPU. [default: the cores of this process]"),
         axis("--batch-size", "N,...", "Prompts at a time. [default: 8]"),

@@ -65,3 +65,19 @@ def test_the_pipeline_goes_on_and_its_rows_make_the_page(tmp_path):
         )
         assert done.returncode == code, done.stderr
     assert "| batch 1, 3 | layercast | 0.0 % | - |" in page.read_text()
+
+
+@pytest.mark.model
+def test_layercast_alone_gives_the_same_bits_in_any_batch(tmp_path):
+    questions = ["Who?", "What is the capital of France?", "Why is the sky blue, and why is it red in the evening?"]
+    prompts = "".join(json.dumps({"id": i, "prompt": text}) + "\n" for i, text in enumerate(questions)).encode()
+    argv = [frame.BIN / "layercast-run", "--device", "cpu", "--attention", "alone", "--response-tokens", "8"]
+    rows = frame.run([*argv, "--grid", "batch=1,2,3", "threads=1,2"], stdin=prompts, cwd=tmp_path).rows
+    assert len(rows) == 3 * 3 * 2
+    answers = {}
+    for row in rows:
+        answers.setdefault(row["id"], []).append(
+            [row[name] for name in ("tokens", "logprobs", "top_ids", "top_logprobs")]
+        )
+    for told in answers.values():
+        assert all(one == told[0] for one in told)

@@ -88,7 +88,13 @@ class Transformers:
         computed = "fp32" if casting else setting.precision
         kv = computed if setting.kv == "auto" else setting.kv
         batches = Batches(
-            loaded.model, loaded.codec.eos_ids, most=most, top=max(2, self._top), kv=kv, stopped=self._stopped
+            loaded.model,
+            loaded.codec.eos_ids,
+            most=most,
+            top=max(2, self._top),
+            kv=kv,
+            extra=ready.extra,
+            stopped=self._stopped,
         )
         config = {
             "model": loaded.name,

@@ -12,7 +12,7 @@ PRECISIONS = ("bf16", "fp16", "fp32", "layercast")
 LINEAR = ("auto", "fused", "blocked", "naive")
 KEPT = ("auto", "bf16", "fp16", "fp32")
 KV = ("auto", "bf16", "fp16", "fp32")
-ATTENTION = ("sdpa", "eager")
+ATTENTION = ("sdpa", "eager", "alone")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from toolroll.errors import ToolrollError
 from toolroll.models.adapters import base_of, is_adapter
@@ -15,6 +16,7 @@ from toolroll.models.device import Device
 from toolroll.models.load import Loaded, find_model, load_causal_lm, quiet
 from toolroll.models.vision import load_image_text, takes_images
 from toolroll.numerics.checkpoint import own_types, sixteen_bit, what_is_lost
+from toolroll.numerics.elementwise import steady
 from toolroll.numerics.modules import SHORT, convert, shard, weight_bytes
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -28,7 +30,7 @@ class Precision:
     `precision`: bf16, fp16, fp32 (weights and arithmetic), or layercast (weights of linear layers in 16 bit, arithmetic
     in fp32). `keep`: under layercast the type of those weights (bf16, fp16, fp32), None for the checkpoint's own 16-bit
     type, or bf16 where it has none. `how`: layercast's linear layer (naive, blocked, fused). `tp`: devices that tensor
-    parallelism is simulated for. `attention`: sdpa or eager.
+    parallelism is simulated for. `attention`: sdpa, eager, or alone (`numerics.alone`).
     """
 
     precision: str = "layercast"
@@ -40,12 +42,16 @@ class Precision:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A model ready to run in a configuration, the bytes of its weights, and the type they are held in."""
+    """A model ready to run in a configuration, the bytes of its weights, and the type they are held in.
+
+    `extra` is what its batches have to tell it, see `models.padded.Batches`.
+    """
 
     loaded: Loaded
     weight_bytes: int
     kept: str
     takes_images: bool
+    extra: Callable[[Tensor], dict[str, Any]]
 
 
 def load(
@@ -92,9 +98,12 @@ def load(
         size = weight_bytes(model)
         if kept == "float16" and any(bool(p.isinf().any()) for p in model.parameters()):
             raise ToolrollError("some of its weights are beyond the range of float16", place=name)
+    if asked.attention == "alone":
+        steady(model)
     if asked.tp > 1:
         shard(model, asked.tp, place=name)
-    return Ready(loaded, size, SHORT[getattr(torch, kept)], visual)
+    extra = _begins if asked.attention == "alone" else _nothing
+    return Ready(loaded, size, SHORT[getattr(torch, kept)], visual, extra)
 
 
 def _kept(asked: Precision, exact: str | None) -> str:
@@ -115,10 +124,28 @@ def _config(place: str, trust_remote_code: bool) -> Any:
 
 
 def _choose_attention(model: Any, attention: str, name: str) -> None:
+    chosen: str | dict[str, str] = attention
+    if attention == "alone":
+        from toolroll.numerics.alone import ATTENTION
+
+        if not getattr(model, "_supports_attention_backend", False):
+            raise ToolrollError("transformers does not let the attention of this model be replaced", place=name)
+        text = "text_config" if model.config.get_text_config() is not model.config else ""
+        chosen = {"": "sdpa", text: ATTENTION}  # images are encoded one by one as it is
     try:
-        model.set_attn_implementation(attention)
+        model.set_attn_implementation(chosen)
     except (ValueError, ImportError) as error:
         raise ToolrollError(f"its attention cannot be {attention}: {error}", place=name) from error
+
+
+def _begins(mask: Tensor) -> dict[str, Any]:
+    from toolroll.numerics.alone import Begins
+
+    return {"begins": Begins.of(mask)}
+
+
+def _nothing(_mask: Tensor) -> dict[str, Any]:
+    return {}
 
 
 def _renew_buffers(model: Any) -> None:

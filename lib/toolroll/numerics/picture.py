@@ -124,6 +124,7 @@ def _lengths(axes: Any, groups: Sequence[Coloured]) -> None:
     axes.set_yscale("symlog", linthresh=1)
     _plain(axes.yaxis)
     axes.set_ylim(-0.08, max(1.0, 1.3 * max(max(values) for values, _ in known)))
+    axes.set_yticks([tick for tick in axes.get_yticks() if tick >= 0])
     axes.set_xlim(-0.6, len(known) - 0.4)
 
 

@@ -36,7 +36,7 @@ def asked(prompts=PROMPTS, tokens=8):
 
 
 def answers(ready, prompts=None, kv=None, at_a_time=4):
-    batches = Batches(ready.loaded.model, frozenset([1]), most=256, kv=kv)
+    batches = Batches(ready.loaded.model, frozenset([1]), most=256, kv=kv, extra=ready.extra)
     prompts = prompts or asked()
     return [one for i in range(0, len(prompts), at_a_time) for one in batches.write(prompts[i : i + at_a_time])]
 
@@ -246,3 +246,39 @@ def test_a_row_without_sound_logits_fails_alone(folder):
     assert found[2].ids == []
     sound = answers(load(folder("llama"), CPU, Precision("fp32")))
     assert [found[i].ids for i in (0, 1, 3)] == [sound[i].ids for i in (0, 1, 3)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_alone_is_the_same_attention(folder, family):
+    name = folder(family)
+    usual = answers(load(name, CPU, Precision("fp32")))
+    alone = answers(load(name, CPU, Precision("fp32", attention="alone")))
+    assert [one.ids for one in alone] == [one.ids for one in usual]
+    for one, other in zip(alone, usual, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=5e-5)
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "mixtral"])  # experts are no layers
+def test_fused_and_alone_an_answer_does_not_depend_on_its_batch(folder, family):
+    """To the bit, with prompts of any lengths, answers that end at other times, and other threads."""
+    ready = load(folder(family), CPU, Precision("layercast", how="fused", attention="alone"))
+    lengths = (3, 12, 7, 12, 9)
+    prompts = [
+        Asked(ids, Sampling(temperature=0, max_tokens=tokens))
+        for ids, tokens in zip([*PROMPTS, list(range(20, 60))], lengths, strict=True)
+    ]
+    single = told(answers(ready, prompts, at_a_time=1))
+    threads = torch.get_num_threads()
+    try:
+        for count, at_a_time in ((1, 2), (1, 5), (2, 3)):
+            torch.set_num_threads(count)
+            assert told(answers(ready, prompts, at_a_time=at_a_time)) == single
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_with_padded_attention_it_does(folder):
+    """The check above can fail."""
+    ready = load(folder("llama"), CPU, Precision("layercast", how="fused"))
+    single, together = (told(answers(ready, at_a_time=count)) for count in (1, 4))
+    assert single != together
