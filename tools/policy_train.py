@@ -16,6 +16,7 @@ import click
 import msgspec
 
 from toolroll.cli import command, option_group, uses_seed
+from toolroll.errors import UsageError
 from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.training import Advantaged, TrainStep
@@ -58,6 +59,9 @@ curve without gaps. SIGUSR1 and SIGTERM end the run after the update in hand, wi
 updates are lost to a kill -9. Checkpoints have the weights in float32, so a published version of less precision
 changes nothing about training.
 
+An image-text model is trained on rows with `images`: `prompt` is the text that its processor was given, and has to give
+`prompt_ids` again. Not with --algo ppo.
+
 Under torchrun or `accelerate launch` each process holds the whole model and takes its share of every batch; gradients
 are those of one process. The policy directory must be on a file system that all see. The launcher's exit code is its
 own, 1 where a process ended with 75; stop it with SIGTERM, which it hands on, not with SIGUSR1, of which it dies.
@@ -72,7 +76,7 @@ _READS = msgspec.defstruct(
         view(
             Advantaged,
             *("id", "prompt_id", "draw", "distribution", "policy_version", "reward"),
-            *("prompt_ids", "response_ids", "loss_mask", "logprobs", "ref_logprobs"),
+            *("prompt", "images", "prompt_ids", "response_ids", "loss_mask", "logprobs", "ref_logprobs"),
         ),
     ),
     kw_only=True,
@@ -82,7 +86,7 @@ _READS = msgspec.defstruct(
 #: Settings with which a checkpoint of others cannot go on.
 _FIRM = frozenset(["algo", "lora", "lora_alpha", "lora_targets"])
 #: Settings that change memory and speed only.
-_FREE = frozenset(["device", "micro_tokens", "gradient_checkpointing", "policy", "model", "keep", "publish"])
+_FREE = frozenset(["images", "device", "micro_tokens", "gradient_checkpointing", "policy", "model", "keep", "publish"])
 
 
 @command(
@@ -129,6 +133,12 @@ _FREE = frozenset(["device", "micro_tokens", "gradient_checkpointing", "policy",
     help="A longer row: leave it out and count it, or treat it as one that cannot be processed.",
 )
 @click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where the rows' images are; else the folder of the rows.",
+)
+@click.option(
     "--reference",
     metavar="NAME",
     help="The model --kl-coef holds the policy to. Without it: with --lora the base, else the rows' `ref_logprobs`.",
@@ -158,8 +168,11 @@ def main(
     with Session(publishing, training, seed=options["seed"], notify=log.note) as session:
         update = _prepare(session, log, **options)
         ref_logprobs = objective.kl_coef > 0 and update.reference is None
-        demands = Demands(objective, session.trainer.vocabulary, ref_logprobs)
-        limits = {name: options[name] for name in ("max_stale", "max_tokens", "on_long", "on_partial")}
+        processor = session.trainer.processor
+        if processor is not None and objective.algo == "ppo":
+            raise UsageError("a critic of prompts with images is not there: take grpo", place="--algo")
+        demands = Demands(objective, session.trainer.vocabulary, ref_logprobs, processor)
+        limits = {name: options[name] for name in ("max_stale", "max_tokens", "on_long", "on_partial", "images")}
         feed = Feed(rows, options["batch_rows"], session.consumed, demands, session.step, **limits)
         steps_file = StepsFile(steps if session.team.is_main else None, session.step, session.last.get("row"))
         if session.last and session.team.is_main:

@@ -62,7 +62,9 @@ class Completion:
     in nats: log softmax(logits / temperature) at the sampled token (temperature 1 when greedy),
     before top-p, top-k and constraint cut anything away. None where the back end does not say, or says
     something else.
-    `text` is the decoded text without special end tokens. `stop` names the stop string that ended it.
+    `text` is the decoded text without special end tokens. `stop` names the stop string that ended it. `prompt` and
+    `prompt_ids`, images' tokens among them, are what the model read, where it was asked in messages with images
+    (`toolroll.models.pictures`) and its processor runs here.
     """
 
     text: str
@@ -70,6 +72,8 @@ class Completion:
     logprobs: tuple[float, ...] | None
     finish: Finish
     stop: str | None = None
+    prompt: str | None = None
+    prompt_ids: tuple[int, ...] | None = None
 
 
 class Codec(Protocol):

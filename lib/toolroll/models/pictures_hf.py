@@ -35,6 +35,7 @@ class _Job(Generic[R]):
     """A request that was read: its place among all, and the tokens it takes with its answer."""
 
     place: int
+    prompt: str
     asked: Asked
     given: tuple[int, ...] = ()
 
@@ -118,7 +119,8 @@ class HFPictures:
         if self._processor is None:
             if request.images:
                 raise RowError("the request has images, and the model takes none", place=self.name)
-            ids: Sequence[int] = self.codec.encode(self.codec.chat(in_text(messages)))
+            text = self.codec.chat(in_text(messages))
+            ids: Sequence[int] = self.codec.encode(text)
         else:
             text = chat_text(self._processor, messages)
             if request.images:
@@ -136,7 +138,7 @@ class HFPictures:
             what = "and the answer have" if answer else "has"
             tokens = len(ids) + len(answer)
             raise RowError(f"the prompt {what} {tokens} tokens, too many: the longest sequence has {self.max_context}")
-        return _Job(place, Asked(ids, request.sampling, features), answer)
+        return _Job(place, text, Asked(ids, request.sampling, features), answer)
 
     def _ids(self, given: Given) -> tuple[int, ...]:
         ids = self.codec.encode(given) if isinstance(given, str) else tuple(given)
@@ -207,14 +209,15 @@ class HFPictures:
             raise Stopped("stopped while answers were written")
         self.usage.prefilled += sum(len(job.asked.ids) for job in jobs)
         self.usage.generated += sum(len(one.ids) for one in written)
-        return [self._completion(one) for one in written]
+        return [self._completion(job, one) for job, one in zip(jobs, written, strict=True)]
 
-    def _completion(self, written: Written) -> Completion | Exception:
+    def _completion(self, job: _Job[Completion], written: Written) -> Completion | Exception:
         if written.failed:
             return RowError(written.failed)
         finish: Finish = "eos" if written.ended else "stop" if written.stop is not None else "length"
         text = self.codec.decode(written.ids[:-1] if written.ended else written.ids)
-        return Completion(text, tuple(written.ids), tuple(written.logprobs), finish, written.stop)
+        asked = (job.prompt, tuple(job.asked.ids))
+        return Completion(text, tuple(written.ids), tuple(written.logprobs), finish, written.stop, *asked)
 
     def _score(self, jobs: list[_Job[Scored]]) -> list[Scored | Exception]:
         rows = self._ready().score([job.asked for job in jobs], [job.given for job in jobs])

@@ -9,7 +9,7 @@ from toolroll.records.rollouts import Prompt
 class RunPrompt(Prompt, kw_only=True, frozen=True):
     """Something to ask a model, perhaps about images, the input of layercast-run."""
 
-    images: Annotated[list[str] | None, said("Files of the images that the prompt is about, in order.")] = None
+    images: Annotated[list[str] | None, said("Paths of the prompt's images, in order.")] = None
     answer: Annotated[str | list[str] | None, said("The right answer, or several that are accepted.")] = None
 
 

@@ -13,6 +13,7 @@ class Advantaged(Trajectory, kw_only=True, frozen=True):
     reward: Annotated[
         dict[str, Any] | float | None, said("The reward: a number, or an object whose `total` is the reward.")
     ] = None
+    images: Annotated[list[str] | None, said("Paths of the prompt's images, in order.")] = None
     advantage: Annotated[float, said("The row's advantage: how much better than its like it was.")]
     group_size: Annotated[Count | None, said("Rows the advantage was made from.")] = None
     distribution: Annotated[Arm | None, said("The distribution (the arm) a task belongs to.")] = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,13 +15,16 @@ class Padded:
 
     `ids` [B, L] are padded on the right, which a causal model needs no mask for. `targets` [B, T] are the responses,
     `mask` [B, T] is 1 for the tokens the model wrote. `before` [N] are the flat positions in B * L that predict the N
-    tokens of the mask, in the order of the mask.
+    tokens of the mask, in the order of the mask. Where the prompts have images, `features` are these as the model takes
+    them, and `seen` [B, L] is 0 on padding.
     """
 
     ids: Tensor
     targets: Tensor
     mask: Tensor
     before: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    seen: Tensor | None = None
 
     def spread(self, values: Tensor) -> Tensor:
         """Values of the N tokens of the mask as [B, T], 0 elsewhere."""

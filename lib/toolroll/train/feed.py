@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from toolroll.errors import RowError
 from toolroll.io.rows import Row, key_reader
+from toolroll.models.images import folder_of
 from toolroll.run.loop import Rows
 from toolroll.train.checkpoint import Consumed
 from toolroll.train.policy import version_number
@@ -57,7 +59,8 @@ class Feed:
     """An iterator over batches of `size` rows. A row that failed or is left out counts, so that no loop waits for it.
 
     `step` is the number of updates made so far; whoever takes a batch keeps it up to date. Rows of a version more than
-    `max_stale` updates older are left out; so are those of more than `max_tokens`, or they are refused.
+    `max_stale` updates older are left out; so are those of more than `max_tokens`, or they are refused. Images are in
+    the folder `images`, else in that of their row's file.
     """
 
     rows: Rows[Any]
@@ -69,6 +72,7 @@ class Feed:
     max_tokens: int = 8192
     on_long: Literal["skip", "fail"] = "skip"
     on_partial: Literal["train", "drop"] = "train"
+    images: Path | None = None
     n_new: int = 0
     n_left: int = 0
     n_stale: int = 0
@@ -111,7 +115,8 @@ class Feed:
                 batch.n_long += 1
                 self.n_long += 1
             else:
-                batch.samples.append(self.demands.sample(view))
+                folder = self.images or folder_of(row.place)
+                batch.samples.append(self.demands.sample(view, folder))
                 batch.groups.append((key, view.distribution))
         except RowError as error:
             self.rows.refuse(row, error.why)

@@ -38,14 +38,16 @@ class Scorer:
         Both have gradients. Without `want_entropy` the entropies are zeros.
         """
         chosen = batch.targets[batch.mask.bool()]
-        if self.direct:
+        if self.direct and not batch.features:
             states = self._decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
             states = states.reshape(-1, states.shape[-1]).index_select(0, batch.before)
             logp, spread = _HeadLogprobs.apply(
                 states, self._head.weight, self._head.bias, chosen, temperature, want_entropy
             )
         else:
-            logits = self.model(input_ids=batch.ids, use_cache=False).logits
+            logits = self.model(
+                input_ids=batch.ids, attention_mask=batch.seen, use_cache=False, **batch.features
+            ).logits
             logits = logits.reshape(-1, logits.shape[-1]).index_select(0, batch.before)
             logp = token_logprobs(logits, chosen, temperature)
             spread = entropy_of(logits, temperature) if want_entropy else torch.zeros_like(logp)

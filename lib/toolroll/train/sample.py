@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from toolroll.errors import RowError
+from toolroll.models.vision import processed, side_by_side
 from toolroll.train.batch import Padded, pad
 from toolroll.train.objective import Objective
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One trajectory: token ids, `mask` 1 where the model wrote, log-probabilities in nats as sampled, its worth."""
+    """One trajectory: token ids, `mask` 1 where the model wrote, log-probabilities in nats as sampled, its worth.
+
+    `features` are the images of the prompt as the model takes them.
+    """
 
     prompt: Sequence[int]
     response: Sequence[int]
@@ -26,6 +31,7 @@ class Sample:
     advantage: float = 0.0
     reward: float | None = None
     ref_logprobs: Sequence[float] | None = None
+    features: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def length(self) -> int:
@@ -46,14 +52,18 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Demands:
-    """What rows must have for an update: `vocabulary` bounds their token ids."""
+    """What rows must have for an update: `vocabulary` bounds their token ids.
+
+    `processor` is that of an image-text model, None where the model takes no images.
+    """
 
     objective: Objective
     vocabulary: int
     ref_logprobs: bool = False
+    processor: Any = None
 
-    def sample(self, row: Any) -> Sample:
-        """The sample of a row (`records.Advantaged`). RowError when it cannot be trained on."""
+    def sample(self, row: Any, folder: Path = Path()) -> Sample:
+        """The sample of a row (`records.Advantaged`), its images in `folder`. RowError for what cannot be trained on."""
         prompt, response, mask = row.prompt_ids, row.response_ids, row.loss_mask
         _there(prompt_ids=prompt, response_ids=response, loss_mask=mask)
         if not prompt or not response:
@@ -76,7 +86,19 @@ class Demands:
             if values is not None and not math.isfinite(math.fsum(values)):
                 raise RowError(f"{name} has a value that is not finite")
         advantage, reward = self._worth(row)
-        return Sample(prompt, response, mask, logprobs, advantage, reward, ref_logprobs)
+        features = self._features(row.prompt, prompt, [folder / name for name in row.images or ()])
+        return Sample(prompt, response, mask, logprobs, advantage, reward, ref_logprobs, features)
+
+    def _features(self, text: str, ids: Sequence[int], images: list[Path]) -> Mapping[str, Tensor]:
+        """The images of a prompt as the model takes them: the text has to give the ids that the rollout had."""
+        if not images:
+            return {}
+        if self.processor is None:
+            raise RowError("the row has images, and the model takes none")
+        found, features = processed(self.processor, text, images)
+        if found != list(ids):
+            raise RowError("`prompt` with its images does not give `prompt_ids`: another processor made them")
+        return features
 
     def _worth(self, row: Any) -> tuple[float, float | None]:
         reward = reward_of(row.reward)
@@ -93,8 +115,15 @@ class Demands:
 
 
 def padded(samples: Sequence[Sample], device: torch.device) -> Padded:
-    """Samples side by side."""
-    return pad([s.prompt for s in samples], [s.response for s in samples], [s.mask for s in samples], device)
+    """Samples side by side; all of them have images, or none has."""
+    batch = pad([s.prompt for s in samples], [s.response for s in samples], [s.mask for s in samples], device)
+    if not samples[0].features:
+        return batch
+    longest = batch.ids.shape[1]
+    joined = side_by_side([sample.features for sample in samples], longest)
+    lengths = torch.tensor([sample.length for sample in samples])
+    seen = (torch.arange(longest) < lengths[:, None]).long()
+    return replace(batch, features={name: part.to(device) for name, part in joined.items()}, seen=seen.to(device))
 
 
 def reward_of(reward: dict[str, Any] | float | None) -> float | None:

@@ -42,6 +42,11 @@ class Trainer:
         return self.learner.model
 
     @property
+    def processor(self) -> Any:
+        """The processor of a model that takes images, else None."""
+        return self.tokenizer if hasattr(self.tokenizer, "tokenizer") else None
+
+    @property
     def vocabulary(self) -> int:
         """Token ids are below this."""
         return int(self.model.get_input_embeddings().weight.shape[0])

@@ -67,12 +67,17 @@ class PolicyUpdate:
         return {**self._figures(sums, norms), **figures, "lr": rate, "value_loss": _mean(value_losses)}
 
     def micro(self, mini: Sequence[tuple[Sample, Known]]) -> Iterator[list[tuple[Sample, Known]]]:
-        """This process's share of some samples, in groups of at most `micro_tokens`; none without a token."""
+        """This process's share of some samples, in groups of at most `micro_tokens`; none without a token.
+
+        Samples with images and without are in groups of their own.
+        """
         useful = [pair for pair in mini if any(pair[0].mask)]
         team = self.trainer.team
         own = [useful[i] for i in deal([sample.length for sample, _ in useful], team.world)[team.rank]]
-        for group in fill([sample.length for sample, _ in own], self.objective.micro_tokens):
-            yield [own[i] for i in group]
+        for images in (False, True):
+            some = [pair for pair in own if bool(pair[0].features) == images]
+            for group in fill([sample.length for sample, _ in some], self.objective.micro_tokens):
+                yield [some[i] for i in group]
 
     def _losses(self, mini: Sequence[tuple[Sample, Known]], sums: dict[str, float]) -> Iterator[Tensor]:
         objective, device = self.objective, self.trainer.team.device

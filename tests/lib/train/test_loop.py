@@ -123,12 +123,22 @@ class TestFeed:
         self.refused = []
 
         def row(number, fields):
-            names = ("prompt_id", "draw", "distribution", "policy_version", "reward", "ref_logprobs")
+            names = (
+                "prompt_id",
+                "draw",
+                "distribution",
+                "policy_version",
+                "reward",
+                "ref_logprobs",
+                "prompt",
+                "images",
+            )
             view = None if "error" in fields else SimpleNamespace(**dict.fromkeys(names))
             if view is not None:
                 view.__dict__.update(fields)
+            raw, place = training.lines([fields]), f"rows.jsonl:{number}"
             return SimpleNamespace(
-                raw=training.lines([fields]), view=view, failed=view is None, fields=lambda: fields, number=number
+                raw=raw, view=view, failed=view is None, fields=lambda: fields, number=number, place=place
             )
 
         made = iter([row(i, fields) for i, fields in enumerate(rows)])
