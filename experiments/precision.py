@@ -9,6 +9,7 @@ from typing import Any
 Row = Mapping[str, Any]
 
 NAMES = {"batch": "batch", "devices": "devices (simulated)", "threads": "threads"}
+MODELS = {"embedded": "The embedded model, SmolLM2-135M-Instruct,"}
 COLOURS = {"bf16": "#D55E00", "fp16": "#E69F00", "fp32": "#0072B2", "layercast": "#009E73"}  # Okabe and Ito's
 
 
@@ -45,7 +46,7 @@ def text(rows: Sequence[Row], picture: str) -> str:
         next(r for r in rows if r["group"]["precision"] == "fp32")["gap_quantiles"][q] for q in ("0.05", "0.5")
     )
     return f"""\
-{plan["model"]} on {plan["questions"]} questions, greedy, {plan["tokens"]} tokens at most; {where["device"]}, {where["capability"]}, {where["blas"]}, torch {where["versions"]["torch"]}:
+{MODELS.get(plan["model"], plan["model"])} on {plan["questions"]} questions, greedy, {plan["tokens"]} tokens at most; {where["device"]}, {where["capability"]}, {where["blas"]}, torch {where["versions"]["torch"]}:
 
 {chr(10).join(lines)}
 
@@ -79,11 +80,13 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             bars = axes.bar(places, heights, width * 0.92, color=COLOURS[precision], label=precision)
             axes.bar_label(bars, [f"{height:.3g}" for height in heights], fontsize=7, padding=1)
     for axes, title in ((left, "answers that diverge, %"), (right, "Avg_Std@top1_prob, 1e-4")):
-        axes.set_xticks(range(len(names)), list(names.values()))
+        labels = [f"{NAMES[axis]}\n{name.removeprefix(NAMES[axis]).strip()}" for axis, name in names.items()]
+        axes.set_xticks(range(len(names)), labels)
         axes.set_title(title)
         axes.spines[["top", "right"]].set_visible(False)
     left.set_ylim(0, 109)
     right.set_yscale("symlog", linthresh=1e-3)
+    right.set_ylim(0, 5 * right.get_ylim()[1])
     left.legend(frameon=False, title="precision")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
