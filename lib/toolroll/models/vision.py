@@ -78,12 +78,12 @@ def load_image_text(
     return Loaded(model.eval(), codec, short_name(name), weights_id(place, model), device, processor)
 
 
-def processed(processor: Any, text: str, paths: Sequence[Path]) -> tuple[list[int], dict[str, Tensor]]:
+def processed(processor: Any, text: str, paths: Sequence[Any]) -> tuple[list[int], dict[str, Tensor]]:
     """Token ids of a text with its images' places filled, and the images as tensors, by the model's argument names.
 
-    Nothing is cut, and no special token is added to the text.
+    `paths` are files, or pictures of Pillow in memory. Nothing is cut, and no special token is added to the text.
     """
-    images = [open_image(path) for path in paths]
+    images = [open_image(path) if isinstance(path, Path) else path for path in paths]
     try:
         made = processor(images=[images], text=[text], return_tensors="pt", add_special_tokens=False)
     except (ValueError, IndexError, TypeError, StopIteration) as error:

@@ -28,7 +28,10 @@ __all__ = [
 ]
 
 #: The modules with records, in the order of toolroll-records(5).
-MODULES = ("rollouts", "checking", "rag", "training", "curriculum", "abduction", "numerics", "world")
+MODULES = (
+    *("rollouts", "checking", "rag", "training", "curriculum", "abduction", "numerics", "world", "spygame"),
+    "preference",
+)
 
 
 def all_records() -> list[type[Record]]:

@@ -29,10 +29,10 @@ SYNONYMS = {  #: of an attribute's value, besides itself
     "cylinder": (),
 }
 NOUNS = ("thing", "object", "item", "one")  #: for a shape that is not named
-_VALUES = {"size": tuple(SIZES), "color": tuple(COLORS), "material": MATERIALS, "shape": SHAPES}
+VALUES = {"size": tuple(SIZES), "color": tuple(COLORS), "material": MATERIALS, "shape": SHAPES}
 _MEANING = {
     word: (attribute, value)
-    for attribute, values in _VALUES.items()
+    for attribute, values in VALUES.items()
     for value in values
     for word in (value, *SYNONYMS.get(value, ()))
 }
