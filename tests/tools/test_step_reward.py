@@ -188,7 +188,7 @@ def test_names_of_accepted_answers(run, golds):
     [
         ({"golden_answers": []}, "no accepted answers"),
         ({"golden_answers": None}, "no accepted answers"),
-        ({"golden_answers": None, "reward_model": {"ground_truth": "Paris"}}, "no accepted answers"),
+        ({"golden_answers": None, "reward_model": {"ground_truth": {}}}, "no accepted answers"),
         ({"answer": ["Paris"]}, "`answer` is a list"),
         ({"steps": None, "response": None}, "neither a `response`"),
         ({"steps": [{"kind": "search", "verdict": "under"}]}, "cannot be 'under'"),

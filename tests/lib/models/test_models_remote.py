@@ -186,7 +186,7 @@ def serve() -> Iterator[Callable[[str], FakeServer]]:
         thread.join()
 
 
-def finish(engine: RemoteEngine, *keys: object, within_s: float = 20.0) -> dict[object, Any]:
+def finish(engine: RemoteEngine, *keys: object, within_s: float = 60.0) -> dict[object, Any]:
     found: dict[object, Any] = {}
     end = time.monotonic() + within_s
     while set(found) < set(keys):
