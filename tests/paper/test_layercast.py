@@ -1,4 +1,4 @@
-"""The paper's effect in miniature: which precisions give the same answers whatever shares the batch, on a real model."""
+"""The effect in miniature: which precisions give the same answers whatever shares the batch, on a real model."""
 
 from __future__ import annotations
 

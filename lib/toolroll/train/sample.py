@@ -63,7 +63,7 @@ class Demands:
     processor: Any = None
 
     def sample(self, row: Any, folder: Path = Path()) -> Sample:
-        """The sample of a row (`records.Advantaged`), its images in `folder`. RowError for what cannot be trained on."""
+        """The sample of a row (`records.Advantaged`), its images in `folder`. RowError when it is none to train on."""
         prompt, response, mask = row.prompt_ids, row.response_ids, row.loss_mask
         _there(prompt_ids=prompt, response_ids=response, loss_mask=mask)
         if not prompt or not response:
