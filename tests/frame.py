@@ -79,6 +79,11 @@ def _pair(i: int) -> dict[str, Any]:
     return {"id": f"p{i}", "prompt": f"WHAT IS {i}", "chosen": "YES", "rejected": "NO NO"}
 
 
+def _checked(i: int) -> dict[str, Any]:
+    scores = {"chosen": {"score": 26.0 + i % 2}, "rejected": {"score": 25.0}}
+    return {**_pair(i), "images": ["a.png"], "clip": scores}
+
+
 def _answer(i: int) -> dict[str, Any]:
     config = {"precision": "bf16", "batch_size": 1 + i}
     return {"id": "q", "config": config, "tokens": [5, 7, i % 2], "top1_prob": [0.9, 0.8, 0.5], "correct": 1}
@@ -163,6 +168,8 @@ SPECIMENS = {
         lambda i: {"id": f"q{i // 2}", "sample": i % 2, "reward": float(i % 2)},
         args=("--group-size", "1"),  # rows leave as they come
     ),
+    "judgefree-pairs": Specimen(_checked, args=("--stage", "decide")),
+    "judgefree-stats": Specimen(_checked),
     "kk-check": Specimen(_puzzle),
     "kk-make": Specimen(args=("--people", "2,3", "-n", "2")),
     "kk-reward": Specimen(lambda i: {**_puzzle(i), "response": "<answer>Ada is a knight, Omar is a knave</answer>"}),

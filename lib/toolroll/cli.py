@@ -69,6 +69,9 @@ EXECUTION = frozenset(
         "threads",
         "workers",
         "base_url",
+        "clip_batch",
+        "clip_cache",
+        "clip_device",
     ]
 )
 

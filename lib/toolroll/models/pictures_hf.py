@@ -74,7 +74,7 @@ class HFPictures:
         self.capacity = batch or (64 if loaded.device.is_cuda else 32)
         self._batch = self.capacity
         self._room = _ROOM[loaded.device.is_cuda] if batch is None else None
-        self._processor = loaded.processor
+        self.processor = loaded.processor
         self._mark = image_mark(loaded.processor) if self.takes_images else None
         self._notify = notify
         self._on_gpu = loaded.device.is_cuda
@@ -119,15 +119,15 @@ class HFPictures:
         """A request as token ids and tensors. RowError where it asks nothing the model can answer."""
         messages = placed(request, mark=self._mark)
         features: dict[str, torch.Tensor] = {}
-        if self._processor is None:
+        if self.processor is None:
             if request.images:
                 raise RowError("the request has images, and the model takes none", place=self.name)
             text = self.codec.chat(in_text(messages))
             ids: Sequence[int] = self.codec.encode(text)
         else:
-            text = chat_text(self._processor, messages)
+            text = chat_text(self.processor, messages)
             if request.images:
-                ids, features = processed(self._processor, text, request.images)
+                ids, features = processed(self.processor, text, request.images)
                 features = {k: v.to(self._dtype) if v.is_floating_point() else v for k, v in features.items()}
             else:
                 ids = self.codec.encode(text)

@@ -1,0 +1,259 @@
+"""Pairs written by a model: records turned into requests, and answers into records."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolroll.errors import RowError, Stopped, ToolrollError
+from toolroll.preference.foreign import answered, asked, in_form, places
+from toolroll.preference.options import GenerationOptions
+from toolroll.preference.scoring import Names, image_names
+from toolroll.preference.strength import Answer, Plan, planned
+from toolroll.preference.texts import text_of
+from toolroll.preference.work import Work
+from toolroll.run.seeds import record_seed
+
+if TYPE_CHECKING:
+    from toolroll.models.base import Completion, Sampling
+    from toolroll.models.options import ModelOptions
+    from toolroll.models.pictures import ImageTextEngine, Request
+    from toolroll.preference.unseeing import Unseeing
+    from toolroll.run.log import Log
+    from toolroll.run.loop import Rows
+    from toolroll.run.signals import StopFlag
+
+#: What is asked about an image where a row asks nothing.
+PROMPTS = (
+    "Describe this image in detail.",
+    "What does this picture show? Describe everything you see.",
+    "Give a detailed description of the image.",
+    "Please write a thorough caption for this picture.",
+    "Tell me what is in this image, object by object.",
+    "Explain in detail what can be seen here.",
+    "Describe the scene, with all objects and how they look.",
+    "Write a paragraph that describes this image.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """A row, what it asks, and the answers that are wanted of it."""
+
+    work: Work
+    messages: list[dict[str, Any]]
+    files: list[Path]
+    plan: Plan
+    wanted: frozenset[int]  # numbers of pairs
+
+
+class Generator:
+    """Writes pairs for records. Close it when done."""
+
+    def __init__(
+        self,
+        options: GenerationOptions,
+        model: ModelOptions,
+        sampling: Sampling,
+        *,
+        seed: int,
+        folder: Path | None,
+        log: Log,
+        stop: StopFlag,
+    ) -> None:
+        from toolroll.models.answers import read_template
+        from toolroll.preference.mixing import Mixing
+
+        self.options = options
+        self._strength, self._ladder = options.strength(), options.levels()
+        mixing = Mixing(options.mix, options.cut)  # type: ignore[arg-type]
+        mixing.check(*options.bounds(), place="--ladder" if options.ladder else "--h")
+        self._lines: tuple[str, ...] = PROMPTS
+        if options.prompts is not None:
+            lines = read_template(options.prompts).splitlines()
+            self._lines = tuple(line.strip() for line in lines if line.strip())
+            if not self._lines:
+                raise ToolrollError("no line with a prompt", place=str(options.prompts))
+        self._sampling = replace(sampling, max_tokens=options.response_tokens)
+        self._seed = seed
+        self._folder = folder
+        self._log = log
+        self._stop = stop
+        self._model = model
+        self._mixing = mixing
+        self._engine: ImageTextEngine | None = None
+        self._unseeing: Unseeing | None = None
+
+    def close(self) -> None:
+        """Free the model."""
+        if self._engine is not None:
+            self._engine.close()
+
+    def __call__(self, rows: Rows[Any]) -> Iterator[Work]:
+        """The records of all pairs of the rows; a row that is a pair already comes out as it is."""
+        held: list[Work | _Asking] = []
+        for row in rows:
+            work = Work(row, {})
+            try:
+                work = Work.of(row)
+                held.append(self._read(work, rows))
+            except RowError as error:
+                held.append(work.fail(error.why))
+            if len(held) >= self._room() or not rows.ready():
+                made = self._written(held)
+                if made is None:
+                    return
+                yield from made
+                held = []
+        if held:
+            yield from self._written(held) or ()
+
+    def _room(self) -> int:
+        if self._engine is None:
+            return 1
+        each = 1 if self._strength is None else 2
+        return max(1, 2 * self._engine.capacity // (self.options.pairs * each))
+
+    def _open(self) -> ImageTextEngine:
+        from toolroll.preference.unseeing import read_unseeing
+
+        stopped = lambda: bool(self._stop)  # noqa: E731
+        if self.options.bounds() == (0.0, 0.0):
+            return self._model.open_image_text(self._log.note, stopped=stopped)
+        from toolroll.preference.branches import open_branches
+
+        engine = open_branches(self._model, self._mixing, self._log.note, stopped=stopped)
+        self._unseeing = read_unseeing(self.options.uncond, engine.processor)
+        return engine
+
+    def _read(self, work: Work, rows: Rows[Any]) -> Work | _Asking:
+        from toolroll.models.images import folder_of
+
+        fields = work.fields
+        if fields.get("rejected") is not None or fields.get("rejected_conversations") is not None:
+            return work.set(**in_form(fields))
+        if fields.get("id") is None:
+            raise RowError("no `id`, from which the seeds come")
+        names = image_names(Names(fields))
+        plan = planned(
+            fields["id"],
+            seed=self._seed,
+            pairs=self.options.pairs,
+            positive=self.options.h_chosen,
+            negative=self._strength,
+            ladder=self._ladder,
+        )
+        if fields.get("chosen") is not None and self._strength is None:
+            raise RowError("a row with `chosen` gets no ladder")
+        messages = self._asked(fields, len(names))
+        wanted = frozenset(number for number, *_ in plan.pairs if not rows.done(fields["id"], number))
+        self._log.counts.skipped += len(plan.pairs) - len(wanted)
+        folder = self._folder or folder_of(work.row.place)
+        work.set(prompt=messages, images=names)
+        return _Asking(work, messages, [folder / name for name in names], plan, wanted)
+
+    def _asked(self, fields: dict[str, Any], images: int) -> list[dict[str, Any]]:
+        from toolroll.models.images import with_places
+
+        given = fields.get("prompt") if fields.get("prompt") is not None else fields.get("question")
+        if given is None:
+            seed = record_seed(self._seed, fields["id"], "prompt")
+            given = self._lines[seed % len(self._lines)]
+        if isinstance(given, str):
+            if not given.strip():
+                raise RowError("the prompt is empty")
+            return asked(given, images)
+        text_of(given, "prompt")
+        if not given:
+            raise RowError("the prompt is empty")
+        return with_places(given, None if places(given) else images)
+
+    def _written(self, held: Sequence[Work | _Asking]) -> list[Work] | None:
+        """The records of all pairs; None when the run was stopped."""
+        jobs = [one for one in held if isinstance(one, _Asking)]
+        if jobs and self._engine is None:
+            self._engine = self._open()
+        try:
+            answers = self._answers(jobs)
+        except Stopped:
+            return None
+        made: list[Work] = []
+        for one in held:
+            if isinstance(one, Work):
+                made.append(one)
+            else:
+                for number, better, worse in one.plan.pairs:
+                    if number in one.wanted:
+                        made.append(self._pair(one, number, better, worse, answers[id(one)]))
+        return made
+
+    def _answers(self, jobs: Sequence[_Asking]) -> dict[int, dict[int, Completion | Exception]]:
+        """For each job the answers by their number in its plan."""
+        from toolroll.models.pictures import Request
+
+        found: dict[int, dict[int, Completion | Exception]] = {id(job): {} for job in jobs}
+        plain: list[tuple[_Asking, int, Request]] = []
+        both: list[tuple[_Asking, int, Request]] = []
+        for job in jobs:
+            given = job.work.fields.get("chosen") is not None
+            needed = {
+                place
+                for number, better, worse in job.plan.pairs
+                if number in job.wanted
+                for place in ((worse,) if given else (better, worse))
+            }
+            for place in sorted(needed):
+                answer = job.plan.answers[place]
+                request = Request(job.messages, replace(self._sampling, seed=answer.seed), job.files)
+                try:
+                    if answer.h == 0:
+                        plain.append((job, place, request))
+                    else:
+                        assert self._unseeing is not None
+                        both.append((job, place, self._unseeing(request, answer.h)))
+                except RowError as error:
+                    found[id(job)][place] = error
+        assert self._engine is not None or not jobs
+        for asking in (plain, both):
+            if asking and self._engine is not None:
+                results = self._engine.answer([request for _, _, request in asking])
+                for (job, place, _), result in zip(asking, results, strict=True):
+                    found[id(job)][place] = result
+        return found
+
+    def _pair(
+        self, job: _Asking, number: int, better: int, worse: int, answers: dict[int, Completion | Exception]
+    ) -> Work:
+        work = Work(job.work.row, dict(job.work.fields), dict(job.work.new))
+        work.set(sample=number)
+        given = job.work.fields.get("chosen")
+        made: dict[str, Any] = {"chosen": None, "rejected": None, "mix": self.options.mix}
+        made |= {"uncond": self.options.uncond, "model": self._engine.name if self._engine else None}
+        for name, place in (("chosen", better), ("rejected", worse)):
+            if name == "chosen" and given is not None:
+                if isinstance(given, str):
+                    work.set(chosen=answered(given))
+                continue
+            result = answers[place]
+            if isinstance(result, RowError):
+                return work.fail(str(result))
+            if isinstance(result, Exception):
+                raise result
+            made[name] = _noted(job.plan.answers[place], result)
+            work.set(**{name: answered(result.text)})
+        return work.set(made=made, images_sha256=[_digest(file) for file in job.files])
+
+
+def _noted(answer: Answer, completion: Completion) -> dict[str, Any]:
+    tokens = None if completion.ids is None else len(completion.ids)
+    return {"h": answer.h, "seed": answer.seed, "tokens": tokens, "finish": completion.finish}
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None

@@ -1,0 +1,173 @@
+"""How texts are scored by images: the options of commands that do it, and rows scored many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from toolroll.preference.scores import Job, Scorer, TextScore
+    from toolroll.run.log import Log
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringOptions:
+    """The values of the options; `open` loads the encoder."""
+
+    clip: str = "glance"
+    measure: str = "cos"
+    agg: str = "mean"
+    min_chars: int = 4
+    clip_batch: int = 32
+    clip_cache: str | None = None
+    clip_device: str = "auto"
+    trust_clip_code: bool = False
+
+    def open(self, log: Log, stopped: Callable[[], bool] = lambda: False) -> Scorer:
+        """Load the encoder."""
+        from toolroll.io.cache import Cache
+        from toolroll.models.device import choose_device
+        from toolroll.preference.encoders import GLANCE, open_encoder
+        from toolroll.preference.scores import Scorer
+
+        cache = None if self.clip_cache is None else Cache(self.clip_cache)
+        device = choose_device(self.clip_device, "float32" if self.clip_device == "cpu" else "auto")
+        encoder = open_encoder(self.clip, device, trust_remote_code=self.trust_clip_code, notify=log.info)
+        if self.clip == GLANCE:
+            log.note("model glance, which knows rendered scenes and no photos")
+        return Scorer(
+            encoder,
+            measure=self.measure,  # type: ignore[arg-type]
+            aggregate=self.agg,  # type: ignore[arg-type]
+            min_chars=self.min_chars,
+            batch=self.clip_batch,
+            cache=cache,
+            stopped=stopped,
+        )
+
+
+def scoring_options(option: Callable[..., click.Option]) -> list[click.Option]:
+    """The options of `ScoringOptions`, made by `option`, which is click.Option with a `section`."""
+
+    def make(*names: str, **settings: Any) -> click.Option:
+        return option(list(names), section="Scores", show_default=True, **settings)
+
+    return [
+        make(
+            "--clip",
+            default="glance",
+            metavar="NAME",
+            help="The encoder: a folder or hub id of a CLIP or SigLIP model, `open_clip:MODEL/TAG`, or `glance`, the "
+            "embedded one, for rendered scenes only.",
+        ),
+        make(
+            "--measure",
+            type=click.Choice(["cos", "clipscore"]),
+            default="cos",
+            help="100 times the cosine, or 2.5 times it where it is above 0.",
+        ),
+        make(
+            "--agg",
+            type=click.Choice(["mean", "min", "length-weighted", "last"]),
+            default="mean",
+            help="The score of a text by those of its sentences.",
+        ),
+        make(
+            "--min-chars",
+            type=click.IntRange(min=0),
+            default=4,
+            help="What is shorter belongs to the sentence before it.",
+        ),
+        make("--clip-batch", type=click.IntRange(min=1), default=32, help="Images at a time."),
+        make("--clip-cache", metavar="FILE", help="Keep the vectors of images in this file."),
+        make("--clip-device", default="auto", help="auto (the freest GPU, else the CPU), cpu, cuda or cuda:N."),
+        make("--trust-clip-code", is_flag=True, help="Let the encoder's own repository run its Python code here."),
+    ]
+
+
+def scored(
+    items: Iterable[T],
+    ready: Callable[[], bool],
+    scoring: Callable[[], Scorer],
+    job_of: Callable[[T], Job | None],
+    add: Callable[[T, list[TextScore]], T],
+    fail: Callable[[T, str], T],
+) -> Iterator[T]:
+    """Score items, as many images at a time as the scorer takes, and give them back in order.
+
+    `ready` tells whether the next item can be had without waiting. `scoring` opens the scorer when there is an item.
+    `job_of` may raise RowError; with None an item stays as it is. What is left when the scorer is stopped is not given
+    back.
+    """
+    from toolroll.errors import RowError
+
+    scorer: Scorer | None = None
+    held: list[tuple[T, Job | None]] = []
+
+    def flush() -> list[T] | None:
+        assert scorer is not None
+        found = scorer.score([job for _, job in held if job is not None])
+        if found is None:
+            return None
+        results = iter(found)
+        made = []
+        for item, job in held:
+            result = None if job is None else next(results)
+            if isinstance(result, RowError):
+                made.append(fail(item, str(result)))
+            else:
+                made.append(item if result is None else add(item, result))
+        held.clear()
+        return made
+
+    for item in items:
+        scorer = scorer or scoring()
+        try:
+            held.append((item, job_of(item)))
+        except RowError as error:
+            held.append((fail(item, error.why), None))
+        if len(held) >= scorer.batch or not ready():
+            made = flush()
+            if made is None:
+                return
+            yield from made
+    if held:
+        yield from flush() or ()
+
+
+class Names:
+    """A record's fields with the names of image files, as attributes."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self.images, self.image = fields.get("images"), fields.get("image")
+        self.image_path = fields.get("image_path")
+
+
+def image_paths(view: Any, place: str, folder: Path | None) -> list[Path]:
+    """The files of a row's images, in `folder` or that of the row's file. RowError where there is none."""
+    from toolroll.errors import RowError
+    from toolroll.models.images import folder_of
+
+    names = image_names(view)
+    if not names:
+        raise RowError("no `images` and no `image`")
+    return [(folder or folder_of(place)) / name for name in names]
+
+
+def image_names(view: Any) -> list[str]:
+    """The names of a row's image files, by any of the names that data sets have for them. RowError for what is none."""
+    from toolroll.errors import RowError
+
+    given = view.images or (view.image if view.image is not None else view.image_path)
+    names = [] if given is None else given if isinstance(given, list) else [given]
+    found = [name.get("path") if isinstance(name, dict) else name for name in names]
+    sound = [name for name in found if isinstance(name, str) and name]
+    if len(sound) < len(found):
+        raise RowError("an image is neither a path nor an object with its `path`")
+    return sound

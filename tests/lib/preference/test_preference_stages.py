@@ -1,0 +1,195 @@
+"""Strength of hallucination, foreign pairs, decided records, and many pairs in numbers."""
+
+from __future__ import annotations
+
+import json
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolroll.errors import RowError, UsageError
+from toolroll.io.rows import Row
+from toolroll.preference.deciding import Decider, RuleOptions
+from toolroll.preference.foreign import in_form
+from toolroll.preference.stats import Sums, spearman
+from toolroll.preference.strength import Strength, planned, read_strength, uniform
+from toolroll.preference.work import Work
+
+
+def test_the_normal_strength_is_the_one_worked_out():
+    """N(.5, .15) cut to [0, 1] keeps 99.92 % and has a standard deviation of .1494."""
+    strength = read_strength("normal:0.5,0.15", (0.0, 1.0), clip=False)
+    drawn = [strength.draw(seed) for seed in range(4000)]
+    assert statistics.mean(drawn) == pytest.approx(0.5, abs=0.01)
+    assert statistics.stdev(drawn) == pytest.approx(0.1494, abs=0.006)
+    assert all(0 <= h <= 1 for h in drawn)
+    clipped = read_strength("normal:1,0.2", (0.0, 1.0), clip=True)
+    assert sum(clipped.draw(seed) == 1 for seed in range(1000)) == pytest.approx(500, abs=60)
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 50))
+def test_draws_are_within_bounds_and_depend_on_the_seed_alone(seed, number):
+    for text in ("normal:0.5,0.15", "uniform:0.2,0.3", "0.7", "grid:0.1,0.9"):
+        strength = read_strength(text, (0.1, 1.0), clip=False)
+        low, high = strength.bounds
+        assert low <= strength.draw(seed, number) <= high
+        assert strength.draw(seed, number) == strength.draw(seed, number)
+    assert 0 < uniform(seed, number) < 1
+
+
+def test_plans_depend_on_the_name_and_the_number_of_the_pair():
+    negative = Strength("uniform", (0.1, 0.9))
+    few = planned("a", seed=0, pairs=2, positive=0.0, negative=negative)
+    many = planned("a", seed=0, pairs=5, positive=0.0, negative=negative)
+    assert many.answers[:4] == few.answers
+    assert many.pairs[:2] == few.pairs
+    assert len({one.seed for one in many.answers}) == 10
+    assert planned("b", seed=0, pairs=2, positive=0.0, negative=negative).answers != few.answers
+    ladders = planned("a", seed=0, pairs=2, positive=0.0, negative=None, ladder=[0.4, 0.0, 0.2])
+    assert [one.h for one in ladders.answers] == [0.0, 0.2, 0.4] * 2
+    assert [(one, other) for _, one, other in ladders.pairs] == [(0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5)]
+
+
+@pytest.mark.parametrize("text", ["", "x", "1,2", "normal:", "normal:1", "normal:1,-1", "uniform:2,1", "inf", "odd:1"])
+def test_what_is_no_strength(text):
+    with pytest.raises(UsageError):
+        read_strength(text, (0.0, 1.0), clip=False)
+
+
+def test_foreign_pairs_with_several_turns_and_images():
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cube."}]
+    more = [*turns, {"from": "human", "value": "More?"}]
+    fields = {
+        "image": "a.png",
+        "conversations": [*more, {"from": "gpt", "value": "No."}],
+        "rejected_conversations": [*more, {"from": "gpt", "value": "A dog."}],
+    }
+    found = in_form(fields)
+    assert [message["role"] for message in found["prompt"]] == ["user", "assistant", "user"]
+    assert found["prompt"][0]["content"] == [{"type": "image"}, {"type": "text", "text": "What?"}]
+    assert found["prompt"][2]["content"] == [{"type": "text", "text": "More?"}]
+    assert found["images"] == ["a.png"]
+    both = in_form({"question": "?", "chosen": "a", "rejected": "b", "images": ["a.png", "b.png"]})
+    assert [part["type"] for part in both["prompt"][0]["content"]] == ["image", "image", "text"]
+    assert "images" not in both
+    for wrong in ({}, {"chosen": "a"}, {"chosen": "a", "rejected": "b", "question": 7}, {"conversations": [7]}):
+        with pytest.raises(RowError):
+            in_form(wrong)
+
+
+def record(i, chosen="two cubes", rejected="a dog", one=26.0, other=25.0, **more):
+    clip = {"chosen": {"score": one}, "rejected": {"score": other}}
+    fields = {"id": i, "prompt": "What?", "chosen": chosen, "rejected": rejected, "clip": clip, **more}
+    return Work.of(Row(json.dumps(fields).encode(), None))
+
+
+def test_deciding_again_gives_the_same_and_unknown_fields_stay():
+    works = [record(0), record(1, one=24.0), record(2, one=25.0, odd=[1e300])]
+    once = [work.result() for work in Decider(RuleOptions(with_dropped=True))(works)]
+    made = [json.loads(row.encode()) for row in once]
+    assert [row["action"] for row in made] == ["keep", "reverse", "drop"]
+    assert made[2]["odd"] == [1e300]
+    again = [
+        json.loads(work.result().encode())
+        for work in Decider(RuleOptions(with_dropped=True))([Work.of(Row(row.encode(), None)) for row in once])
+    ]
+    assert again[1]["action"] == "keep"
+    assert again[1]["reversed"] is True
+    assert again[1]["delta"] == 1.0
+
+
+def test_numbers_that_no_reader_takes_are_only_passed_on():
+    line = b'{"id":1,"odd":123456789012345678901234567890,"chosen":"two cubes","rejected":"a dog","prompt":"?"}'
+    (work,) = Decider(RuleOptions(on_negative="keep"))([Work.of(Row(line, None))])
+    assert b'"odd":123456789012345678901234567890' in work.result().encode()
+
+
+def test_a_pair_that_came_before_is_dropped_whichever_way_round():
+    works = [record(0), record(1, chosen="a  dog", rejected="two cubes", one=25.0, other=26.0), record(2, rejected="x")]
+    decider = Decider(RuleOptions(drop=("duplicate",)))
+    found = list(decider(works))
+    assert [work.fields["reason"] for work in found] == [None, "duplicate", None]
+    assert [work.dropped for work in found] == [False, True, False]
+    assert decider.counts == {"keep": 2, "drop (duplicate)": 1}
+
+
+def test_the_length_limit_is_found_from_the_pairs():
+    works = [record(0, "a b c d e f g h i j", "k l m n o p q r s t"), record(1, "a b", "k l m n o p q r s t")]
+    decider = Decider(RuleOptions(max_gap="auto"))
+    assert [work.fields["reason"] for work in decider(works)] == [None, "length"]
+    assert decider.max_gap == 0.78
+
+
+def test_ten_thousand_words_are_no_trouble():
+    long = "word and another word " * 2500
+    (work,) = Decider(RuleOptions(drop=("loop", "refusal"), script="latin"))([record(0, chosen=long)])
+    assert work.fields["reason"] == "loop"
+
+
+# --- many pairs in numbers
+
+
+def many(n, swapped=0, noise=False, **made):
+    sums = Sums()
+    for i in range(n):
+        gap = (1 if i % 2 else -1) if noise else (-2.0 if i < swapped else 2.0)
+        fields = {
+            "clip": {"chosen": {"score": 25.0 + gap}, "rejected": {"score": 25.0}},
+            "made": {"chosen": {"h": 0.0}, "rejected": {"h": 0.1 + 0.8 * i / n}},
+            **made,
+        }
+        sums.add(fields, ("a b c", "d e f"))
+    return sums.report()
+
+
+def test_warnings_of_noise_and_of_swapped_sides():
+    assert many(100, swapped=20)["warnings"] == []
+    assert many(100, swapped=20)["negative_share"] == 0.2
+    assert "noise" in many(100, noise=True)["warnings"][0]
+    assert "swapped" in many(100, swapped=90)["warnings"][0]
+    assert not any("swapped" in text for text in many(19, swapped=19)["warnings"])
+
+
+def test_a_reversed_pair_counts_as_it_was_made():
+    sums = Sums()
+    reverse = {
+        "action": "reverse",
+        "reversed": True,
+        "clip": {"chosen": {"score": 27}, "rejected": {"score": 25}},
+        "made": {"chosen": {"h": 0.5}, "rejected": {"h": 0}},
+    }
+    sums.add(reverse, ("a", "b"))
+    report = sums.report()
+    assert (report["mean_gap"], report["negative_share"], report["n_reversed"]) == (-2, 1, 1)
+    assert list(sums.steps) == [0.5]
+    assert list(sums.histogram()) == [{"low": -2.0, "high": -1.0, "n": 1, "bar": "#" * 40}]
+
+
+def test_lengths_and_cuts_are_told():
+    sums = Sums()
+    for _ in range(30):
+        sums.add({"made": {"chosen": {"finish": "length"}}}, ("a b", "c d e f"))
+    sums.add({"action": "drop", "reason": "tie"}, ("a " * 100, "b"))
+    report = sums.report()
+    assert (report["length_gap"], report["longer_share"], report["dropped"]) == (0.5, 0, {"tie": 1})
+    assert ["shorter" in text or "cut" in text for text in report["warnings"]] == [True, True]
+    assert Sums().report()["warnings"] == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=20))
+def test_rank_correlations(pairs):
+    one, other = [a for a, _ in pairs], [b for _, b in pairs]
+    found = spearman(one, other)
+    assert (found is None) == (len(set(one)) < 2 or len(set(other)) < 2)
+    if found is not None:
+        assert -1 - 1e-9 <= found <= 1 + 1e-9
+        assert spearman(other, one) == pytest.approx(found)
+        assert spearman([-a for a in one], other) == pytest.approx(-found)
+    distinct = dict(pairs)
+    if len(set(distinct.values())) == len(distinct) > 1:  # without ties: 1 - 6 sum d^2 / (n (n^2 - 1))
+        ranks = [{value: rank for rank, value in enumerate(sorted(side))} for side in (distinct, distinct.values())]
+        total = sum((ranks[0][a] - ranks[1][b]) ** 2 for a, b in distinct.items())
+        n = len(distinct)
+        assert spearman(list(distinct), list(distinct.values())) == pytest.approx(1 - 6 * total / (n * (n * n - 1)))

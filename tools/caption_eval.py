@@ -1,0 +1,151 @@
+"""caption-eval: compare what texts name with what there is.
+
+Reading texts and counting: toolroll.preference.mentions. Measures: arXiv:1809.02156 (CHAIR).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolroll.cli import command, offers_table
+from toolroll.errors import RowError, UsageError
+from toolroll.records import field_types, view
+from toolroll.records.preference import CaptionScores
+
+if TYPE_CHECKING:
+    from toolroll.io.rows import Row
+    from toolroll.preference.mentions import Reader
+    from toolroll.run.loop import Rows
+
+EXAMPLES = """
+  Captions of rendered scenes, with the scenes that were rendered:
+    caption-eval captions.jsonl
+  Two models side by side:
+    caption-eval --summary --table --by model captions.jsonl
+  Captions of photos, with the objects of COCO's annotation; the better answers of pairs:
+    caption-eval --synonyms coco --text chosen --objects labels pairs.jsonl
+"""
+
+NOTES = """
+precision and recall are of the distinct things a text names and of those there are; chair_i counts a thing as often as
+it is named. chair_s, the share of texts that name something that there is not, is in --summary, where each mention
+weighs alike: with `refined`, of those texts that name anything, as RLAIF-V counts. A share of nothing is null: a text
+that names nothing has no precision, and recall 0. No model takes part, so that the scores do not move with one.
+
+Without --synonyms, texts are read as words about CLEVR's objects: a noun and the size, colour and material right before
+it, with CLEVR's synonyms. What a text does not say is not held against it. Each distinct thing named stands for one
+that is there: "a cube" finds one of two cubes of different colours.
+
+With --synonyms coco, or FILE with one JSON object {"name": ["another word", ...]}, texts are searched for the words of
+the table, the longest first, plurals too. Objects that the table does not know are looked for by their own words.
+Everything else that a text says is not looked at, attributes and relations among it.
+"""
+
+
+@command(
+    "caption-eval",
+    system="Judge-free",
+    reads=view(CaptionScores, "id", "response", "text", "caption", "objects", "scene"),
+    adds=field_types(
+        CaptionScores,
+        *("mentions", "hallucinated", "missed", "precision", "recall", "f1", "chair_i", "chair_i_unique"),
+    ),
+    epilog="See clip-score(1), toolroll-records(5).",
+)
+@click.option("--text", "text_field", metavar="FIELD", help="The text's field; else response, text or caption.")
+@click.option("--objects", "objects_field", metavar="FIELD", help="What there is; else the field objects or scene.")
+@click.option(
+    "--synonyms",
+    default="clevr",
+    show_default=True,
+    metavar="clevr|coco|FILE",
+    help="The words for things: CLEVR's, COCO's 80 classes, or a JSON object of names, each with a list of words.",
+)
+@click.option("--summary", is_flag=True, help="Write the measures of all texts together instead of the rows.")
+@click.option("--by", metavar="FIELD,...", help="--summary: a row for each combination of these fields.")
+@offers_table
+def main(
+    rows: Rows[Any],
+    *,
+    text_field: str | None,
+    objects_field: str | None,
+    synonyms: str,
+    summary: bool,
+    by: str | None,
+    table: bool,
+) -> Iterator[Row[Any] | dict[str, Any]]:
+    """Compare what texts name with what there is: precision, recall, F1 and CHAIR.
+
+    Reads rows with a text and a list of objects, or a scene as CLEVR's JSON. Adds what is named, what of it there is
+    not, what is missed, and the measures.
+    """
+    from toolroll.preference.mentions import Sums, compared, for_people
+
+    for name, given in (("--table", table), ("--by", by is not None)):
+        if given and not summary:
+            raise UsageError("goes with --summary", place=name)
+    if summary and click.get_current_context().params["resume"]:
+        raise UsageError("a summary cannot be resumed", place="--summary")
+    names = tuple(by.split(",")) if by else ()
+    reader = _reader(synonyms)
+    sums: dict[tuple[Any, ...], Sums] = {} if names else {(): Sums()}
+    for row in rows:
+        try:
+            fields = row.fields() if text_field or objects_field or names else {}
+            key = _key(fields, names)
+            found = compared(reader, _text(row, fields, text_field), _objects(row, fields, objects_field))
+        except RowError as error:
+            yield row.fail(error.why)
+            continue
+        if summary:
+            sums.setdefault(key, Sums()).add(found)
+        else:
+            yield row.add(mentions=found.named, hallucinated=found.wrong, missed=found.missed, **found.scores())
+    if summary and not rows.cut:
+        for key, one in sums.items():
+            record = {**dict(zip(names, key, strict=True)), **one.report()}
+            yield for_people(record, names) if table else record
+
+
+def _reader(synonyms: str) -> Reader:
+    from toolroll.preference import coco
+    from toolroll.preference.mentions import Scenes, Synonyms, read_synonyms
+
+    if synonyms == "clevr":
+        return Scenes()
+    if synonyms == "coco":
+        return Synonyms(coco.table(), coco.OTHER)
+    return read_synonyms(Path(synonyms))
+
+
+def _text(row: Row[Any], fields: dict[str, Any], name: str | None) -> str:
+    from toolroll.preference.texts import text_of
+
+    seen = row.view
+    given = (
+        fields.get(name) if name else next((t for t in (seen.response, seen.text, seen.caption) if t is not None), None)
+    )
+    if given is None:
+        raise RowError(f"no `{name}`" if name else "no `response`, `text` or `caption` (or --text FIELD)")
+    return text_of(given, name or "text")
+
+
+def _objects(row: Row[Any], fields: dict[str, Any], name: str | None) -> list[Any]:
+    given = fields.get(name) if name else row.view.objects if row.view.objects is not None else row.view.scene
+    if isinstance(given, dict):
+        given = given.get("objects")
+    if not isinstance(given, list):
+        raise RowError(f"`{name}` is no list of objects and no scene" if name else "no `objects` and no `scene`")
+    return given
+
+
+def _key(fields: dict[str, Any], names: tuple[str, ...]) -> tuple[Any, ...]:
+    key = tuple(fields.get(name) for name in names)
+    for name, value in zip(names, key, strict=True):
+        if isinstance(value, list | dict):
+            raise RowError(f"`{name}` is no single value")
+    return key

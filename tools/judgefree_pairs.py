@@ -1,0 +1,220 @@
+"""judgefree-pairs: make preference pairs about images, and check them with a contrastive encoder.
+
+Two branches: toolroll.preference.mixing, branches, unseeing. Strength: toolroll.preference.strength. Decision:
+toolroll.preference.decision. Paper: arXiv:2411.17760.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolroll.cli import command, option_group, uses_model, uses_sampling, uses_seed
+from toolroll.errors import RowError, ToolrollError, UsageError
+from toolroll.models.options import ModelOptions, SamplingOptions
+from toolroll.options import GroupedOption
+from toolroll.preference.deciding import Decider, RuleOptions, rule_options, sides
+from toolroll.preference.foreign import in_form
+from toolroll.preference.generating import Generator
+from toolroll.preference.options import GenerationOptions, generation_options
+from toolroll.preference.scoring import Names, ScoringOptions, image_paths, scored, scoring_options
+from toolroll.preference.work import Work
+from toolroll.records import field_types, view
+from toolroll.records.preference import JudgefreePair
+
+if TYPE_CHECKING:
+    from toolroll.io.rows import Row
+    from toolroll.preference.scores import Job, Scorer, TextScore
+    from toolroll.run.log import Log
+    from toolroll.run.loop import Rows
+    from toolroll.run.manifest import Manifest
+    from toolroll.run.signals import StopFlag
+
+STAGES = ("generate", "score", "decide")
+
+EXAMPLES = """
+  Pairs about images, checked, and training on them:
+    judgefree-pairs images.jsonl --model llava --clip clip-vit-large-patch14-336 > pairs.jsonl
+    dpo-train --policy policy --model llava pairs.jsonl
+  Somebody else's pairs, those that the encoder does not agree with turned around, those it is not sure of left out:
+    judgefree-pairs --stage score rlaif-v.jsonl --images photos --clip clip-vit-base-patch32 > scored.jsonl
+    judgefree-pairs --stage decide --keep-margin 1 --reverse-margin 1 scored.jsonl > pairs.jsonl
+  The ablations: no check, check that only filters, another image instead of none:
+    judgefree-pairs --stage decide --on-negative keep scored.jsonl > unchecked.jsonl
+    judgefree-pairs --stage decide --on-negative drop scored.jsonl > filtered.jsonl
+    judgefree-pairs --stage generate images.jsonl --model llava --h 1 --uncond shuffle:images.jsonl > random.jsonl
+"""
+
+NOTES = """
+The values of the paper were not available, nor its code: every default here is ours. That answers mix conditional and
+unconditional decoding, that an encoder reverses or discards pairs, and that something is drawn from a Gaussian is
+known; which distribution is mixed, which quantity is drawn, the margins, and how the encoder is used are not. Each is
+an option.
+
+generate. The chosen answer has h = --h-chosen, the rejected one what --h draws. Both branches read the same answer,
+each with its own prompt and cache; tokens are drawn from
+
+    logit                 softmax(((1 - h) c + h u) / T), c and u the logits with and without the image
+    prob                  (1 - h) softmax(c / T) + h softmax(u / T)
+    switch, -word,        u with probability h, else c; one toss for each token, each word (from its first token on),
+    -sentence             each sentence
+
+at --temperature T, with --top-k and --top-p behind. With --mix logit, h below 0 is contrastive decoding, where --cut
+leaves out tokens whose c is below log(cut) + max c; h = 1 - g is transformers' classifier-free guidance with scale g.
+h must be within -10 .. 1, and 0 .. 1 with the other mixes. Mixing needs the logits of both branches, so it runs in
+process (--backend hf); where all h are 0, any back end serves. A row that has `chosen` gets only a rejected answer, one
+that has both only the later stages. Where --model names none, sprite writes, the embedded model, which knows rendered
+scenes and charts; --clip glance is the encoder for such.
+
+Seeds come from --seed, the row's id and the number of the pair, so order, batches, shards and resuming change no draw.
+
+score. As clip-score does; `clip` has the scores of both answers, sentence by sentence.
+
+decide. With D = score of chosen - score of rejected: keep where D > --keep-margin, reverse where
+D < -(--reverse-margin), else drop (margin). With both 0 only ties are dropped. Scores of other encoders than CLIP want
+other margins. Reversal swaps the answers, their scores, how they were made, and their token counts and
+reference log-probabilities. Also dropped: an empty answer or one without a sentence (empty), two answers that are the
+same but for white space (identical), and what --drop, --script and --max-gap name; length is looked at in the order in
+which a pair is written. Dropped pairs are not written, but counted (-v, and in the manifest); with --with-dropped they
+are, and have `action` drop: filter those before training. judgefree-stats tells what came out.
+
+Pairs of RLAIF-V (`question`, `image` or `image_path`), POVID (`conversations`, `rejected_conversations`) and TRL,
+explicit or with the prompt in the answers, are read, and written in TRL's form; `image` becomes `images`, other fields
+stay. TRL's trainer wants images, not paths: cast the column to datasets.List(datasets.Image()). dpo-train reads paths.
+"""
+
+
+@command(
+    "judgefree-pairs",
+    system="Judge-free",
+    reads=view(JudgefreePair, "id", "sample", "images"),
+    adds=field_types(
+        JudgefreePair,
+        *("sample", "prompt", "chosen", "rejected", "images", "images_sha256", "made", "clip"),
+        *("action", "reason", "delta", "reversed"),
+    ),
+    slow=True,
+    expands=True,
+    epilog="See judgefree-stats(1), clip-score(1), caption-eval(1), dpo-train(1), toolroll-records(5).",
+)
+@click.option(
+    "--stage",
+    default="all",
+    show_default=True,
+    metavar="NAME,...",
+    help="generate, score, decide; several with commas between them, or all.",
+)
+@click.option(
+    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Where images are; else the folder of the rows."
+)
+@option_group("generation", GenerationOptions, generation_options(GroupedOption))
+@option_group("scoring", ScoringOptions, scoring_options(GroupedOption))
+@option_group("rules", RuleOptions, rule_options(GroupedOption))
+@uses_seed
+@uses_sampling
+@uses_model
+def main(
+    rows: Rows[Any],
+    *,
+    stage: str,
+    images: Path | None,
+    generation: GenerationOptions,
+    scoring: ScoringOptions,
+    rules: RuleOptions,
+    model: ModelOptions,
+    sampling: SamplingOptions,
+    seed: int,
+    log: Log,
+    stop: StopFlag,
+    manifest: Manifest | None,
+) -> Iterator[Row[Any]]:
+    """Make preference pairs about images, and check them with a contrastive encoder.
+
+    Reads rows with the path of an image, and perhaps a prompt; a model describes the image, once seeing it, once
+    hallucinating as much as it is told to. An encoder then scores both answers, and pairs are kept, reversed or
+    dropped. Or reads pairs that exist.
+    """
+    stages = _stages(stage)
+    if click.get_current_context().params["resume"] and (rules.max_gap == "auto" or "duplicate" in rules.drop):
+        raise UsageError("--max-gap auto and --drop duplicate need all pairs at once", place="--resume")
+    generator: Generator | None = None
+    works: Iterator[Work]
+    if "generate" in stages:
+        draw = sampling.sampling(seed=0)
+        generator = Generator(generation, model, draw, seed=seed, folder=images, log=log, stop=stop)
+        works = generator(rows)
+    else:
+        works = _read(rows)
+    if "score" in stages:
+        works = _scored(works, rows, lambda: scoring.open(log, lambda: bool(stop)), images)
+    decider = Decider(rules)
+    if "decide" in stages:
+        works = decider(works)
+    try:
+        for work in works:
+            yield work.result()
+    finally:
+        if generator is not None:
+            generator.close()
+    if "decide" in stages:
+        _tell(decider, log, manifest)
+
+
+def _stages(text: str) -> tuple[str, ...]:
+    found = STAGES if text == "all" else tuple(part.strip() for part in text.split(","))
+    if not set(found) <= set(STAGES) or list(found) != [name for name in STAGES if name in found]:
+        raise UsageError(f"{text!r} is not all, and not generate, score and decide in this order", place="--stage")
+    return found
+
+
+def _read(rows: Rows[Any]) -> Iterator[Work]:
+    resumed = click.get_current_context().params["resume"]
+    for row in rows:
+        if resumed and row.view.id is None:
+            raise ToolrollError("no `id` to resume by", place=row.place)
+        if rows.written(row):
+            continue
+        work = Work(row, {})
+        try:
+            work = Work.of(row)
+            yield work.set(**in_form(work.fields))
+        except RowError as error:
+            yield work.fail(error.why)
+
+
+def _scored(works: Iterable[Work], rows: Rows[Any], open_scorer: Any, images: Path | None) -> Iterator[Work]:
+    name = ""
+
+    def opened() -> Scorer:
+        nonlocal name
+        scorer: Scorer = open_scorer()
+        name = scorer.encoder.name
+        return scorer
+
+    def job_of(work: Work) -> Job | None:
+        from toolroll.preference.scores import Job
+
+        if work.error is not None:
+            return None
+        texts = [side.text for side in sides(work.fields)]
+        return Job(image_paths(Names(work.fields), work.row.place, images), texts)
+
+    def add(work: Work, found: list[TextScore]) -> Work:
+        chosen, rejected = (one.record() for one in found)
+        return work.set(clip={"chosen": chosen, "rejected": rejected, "model": name})
+
+    return scored(works, rows.ready, opened, job_of, add, Work.fail)
+
+
+def _tell(decider: Decider, log: Log, manifest: Manifest | None) -> None:
+    counts = dict(sorted(decider.counts.items()))
+    if manifest is not None:
+        manifest.notes["decided"] = counts
+        if decider.options.max_gap == "auto":
+            manifest.notes["max_gap"] = decider.max_gap
+    log.info("pairs: " + (", ".join(f"{count} {what}" for what, count in counts.items()) or "none"))
+    if decider.options.max_gap == "auto":
+        log.note(f"--max-gap auto is {decider.max_gap}")
