@@ -70,10 +70,6 @@ def _scenes(records: Records) -> tuple[float, float]:
     return max(max(20 / row["numpy is times"] for row in ours), max(row["ms"] for row in ours) / 250), 1.0
 
 
-def _sprite(records: Records) -> tuple[float, float]:
-    return 1 / next(row["batched is times"] for row in records if row["what"] == "toolroll, one by one"), 1 / 4
-
-
 def _linear(records: Records) -> tuple[float, float]:
     """The worst of all targets, as a part of it; two threads are judged only where they do not wait for each other."""
     targets = {
@@ -101,7 +97,6 @@ TABLES = [
     Table("bandit", "The bandit", quick=("--rows", "2000", "--requests", "50"), worst=_bandit),
     Table("sandbox", "Hypotheses in a sandbox", quick=("--rounds", "1", "--inputs", "500"), worst=_sandbox),
     Table("scenes", "Scenes of six objects", quick=("--scenes", "2"), worst=_scenes),
-    Table("sprite", "Captions by sprite", quick=("--pictures", "2", "--rounds", "1"), worst=_sprite),
     Table("linear", "LayerCast's linear layer", quick=("--rounds", "1", "--rows", "1,4"), worst=_linear),
     Table(
         "decode",
