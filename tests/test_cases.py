@@ -27,8 +27,10 @@ def observed(case: Path, scratch: Path) -> dict[str, bytes]:
     """What a case's line does: the text of each file of EXPECTED."""
     folder = scratch / case.name
     shutil.copytree(case, folder, ignore=shutil.ignore_patterns(*EXPECTED))
-    result = frame.shell((case / "cmd").read_text(), cwd=folder, env={"DATA": str(FOLDER.with_name("data"))})
-    err = re.sub(r"\b\d+\.\d+ s$", "N s", result.err, flags=re.MULTILINE).replace(str(folder), ".")
+    data = str(FOLDER.with_name("data"))
+    result = frame.shell((case / "cmd").read_text(), cwd=folder, env={"DATA": data})
+    err = re.sub(r"\b\d+\.\d+ s$", "N s", result.err, flags=re.MULTILINE)
+    err = err.replace(str(folder), ".").replace(data, "$DATA")  # the same wherever the project lies
     return {"out": result.out, "err": err.encode(errors="surrogateescape"), "rc": b"%d\n" % result.rc}
 
 
