@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 PYTEST ?= $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadgroup
 
 .DEFAULT_GOAL := all
-.PHONY: all install demo test lint types imports docs check-docs cases bench bench-quick clean
+.PHONY: all install demo test lint types imports docs check-docs cases models bench bench-quick clean
 
 all: lint types test check-docs
 
@@ -31,7 +31,7 @@ test: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/codespell README.md PAPERS.md CONTRIBUTING.md CHANGELOG.md docs lib tools tests pipelines bench experiments
+	$(BIN)/codespell README.md PAPERS.md CONTRIBUTING.md CHANGELOG.md docs lib tools tests pipelines bench experiments models
 
 types: install
 	$(BIN)/mypy lib tools
@@ -46,6 +46,10 @@ check-docs: install
 
 cases: install
 	$(BIN)/python tests/test_cases.py --rewrite
+
+# The weights in lib/toolroll/data, from nothing: about two hours of two cores, and goes on where it was stopped.
+models: install
+	$(BIN)/python models/make.py
 
 bench: install
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"

@@ -116,7 +116,8 @@ def played(scene: Scene, others: Scene, spy: int, players: int, turns: int, draw
         if player == 1:
             rounds.append([])
         if player == spy:
-            clue = spy_clue(scene, said, draws) if draws.below(3) else civilian_clue(scene, said, draws)
+            vague = not scene.solids or draws.below(3)
+            clue = spy_clue(scene, said, draws) if vague else civilian_clue(scene, said, draws)
         else:
             clue = civilian_clue(others, said, draws)
         rounds[-1].append(clue)

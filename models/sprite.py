@@ -1,0 +1,236 @@
+"""sprite: a LlavaForConditionalGeneration of the trained tower and a small Llama that learns to talk about pictures.
+
+A training row is a picture and all that is said about it: the picture's tokens are read once, and every question and
+answer sees them and itself but not the others, with the positions it has when it is asked alone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from data import Pictures
+from sizes import MEAN, PATCH, PATCHES, ROOM, SIDE, STD, Size, Stage
+from stages import shuffles, train
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional
+from tower import config_of, pixels
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+from turns import turns_of
+from words import ANSWER, END, IMAGE, PAD, TEMPLATE, USER, for_chats
+
+from toolroll.world.draws import Draws
+from toolroll.world.scene import Scene
+from toolroll.world.tables import Table
+
+SEEN = 1 + PATCHES  #: tokens of a picture
+AHEAD = 4  #: batches made ahead
+
+
+def built(size: Size, words: Tokenizer, tower: CLIPVisionModel | None = None) -> LlavaForConditionalGeneration:
+    """The untrained model, with the tower's weights where they are given."""
+    config = LlavaConfig(
+        vision_config=config_of(size),
+        text_config=LlamaConfig(
+            vocab_size=words.get_vocab_size(),
+            hidden_size=size.text_width,
+            intermediate_size=size.text_inner,
+            num_hidden_layers=size.text_depth,
+            num_attention_heads=size.text_heads,
+            num_key_value_heads=size.text_heads,
+            max_position_embeddings=ROOM,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=words.token_to_id(END),
+            pad_token_id=words.token_to_id(PAD),
+        ),
+        image_token_index=words.token_to_id(IMAGE),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        image_seq_length=SEEN,
+        tie_word_embeddings=True,
+    )
+    model = LlavaForConditionalGeneration(config)
+    model.generation_config.eos_token_id = words.token_to_id(END)
+    model.generation_config.pad_token_id = words.token_to_id(PAD)
+    if tower is not None:
+        model.model.vision_tower.load_state_dict(tower.state_dict())
+    return model
+
+
+def processor(words: Tokenizer) -> LlavaProcessor:
+    """Pictures scaled to SIDE x SIDE, and the chat template."""
+    size = {"height": SIDE, "width": SIDE}
+    pictures = CLIPImageProcessorPil(
+        size=size, do_center_crop=False, crop_size=size, resample=3, image_mean=list(MEAN), image_std=list(STD)
+    )
+    return LlavaProcessor(
+        image_processor=pictures,
+        tokenizer=for_chats(words),
+        patch_size=PATCH,
+        vision_feature_select_strategy="full",
+        num_additional_image_tokens=1,
+        image_token=IMAGE,
+        chat_template=TEMPLATE,
+    )
+
+
+@dataclass
+class Told:
+    """What is said about the pictures of a batch, filled up on the right.
+
+    ids: [n, T]; places: the position of each token, from 0 behind the picture; turn: which turn a token belongs to, -1
+    for filling; wanted: the next token where it is part of an answer, -1 elsewhere; weight: of each wanted token.
+    """
+
+    ids: Tensor
+    places: Tensor
+    turn: Tensor
+    wanted: Tensor
+    weight: Tensor
+
+
+def told(about: list[Scene | Table], seeds: list[int], count: int, words: Tokenizer) -> Told:
+    """The turns drawn for these pictures."""
+    answering, end = words.token_to_id(ANSWER), words.token_to_id(END)
+    rows = []
+    for one, seed in zip(about, seeds, strict=True):
+        row: list[tuple[int, int, int, int, float]] = []
+        for number, asked in enumerate(turns_of(one, Draws(seed), count)):
+            question = [*words.encode(asked.question).ids, answering]
+            answer = [*words.encode(asked.answer).ids, end]
+            weight = len(answer) ** -0.5
+            ids = question + answer
+            for place, token in enumerate(ids):
+                goes_on = len(question) - 1 <= place < len(ids) - 1
+                row.append((token, place, number, ids[place + 1] if goes_on else -1, weight if goes_on else 0.0))
+        rows.append(row)
+    longest = max(map(len, rows))
+    filled = [row + [(words.token_to_id(PAD), 0, -1, -1, 0.0)] * (longest - len(row)) for row in rows]
+    columns = [[[cell[k] for cell in row] for row in filled] for k in range(5)]
+    return Told(*(torch.tensor(column) for column in columns))
+
+
+def mask_of(turn: Tensor) -> Tensor:
+    """What each token may see: bool [n, 1, S, S], S = 1 + SEEN + T. Tokens of a turn see the picture and the turn."""
+    count, length = turn.shape
+    first = 1 + SEEN
+    own = torch.cat([torch.full((count, first), -2), turn], 1)
+    same = own[:, :, None] == own[:, None, :]
+    same[:, :, :first] = True
+    seen: Tensor = same & torch.ones(first + length, first + length, dtype=torch.bool).tril()
+    return seen[:, None]
+
+
+def loss_of(
+    model: LlavaForConditionalGeneration, seen: Tensor, given: Told, user: int
+) -> tuple[Tensor, dict[str, float]]:
+    """The weighted cross-entropy of the answers. seen: [n, SEEN, width] of the tower; user: the token before it."""
+    inner = model.model
+    table = inner.get_input_embeddings()
+    count = len(given.ids)
+    before = table(torch.full((count, 1), user))
+    told_at = torch.arange(1 + SEEN).expand(count, -1)
+    places = torch.cat([told_at, given.places + 1 + SEEN], 1)
+    hidden = inner.language_model(
+        inputs_embeds=torch.cat([before, inner.multi_modal_projector(seen), table(given.ids)], 1),
+        attention_mask=mask_of(given.turn),
+        position_ids=places,
+        use_cache=False,
+    ).last_hidden_state[:, 1 + SEEN :]
+    asked = given.wanted >= 0
+    logits = model.lm_head(hidden[asked])
+    wanted, weight = given.wanted[asked], given.weight[asked]
+    each = functional.cross_entropy(logits, wanted, reduction="none")
+    right = (logits.argmax(1) == wanted).float()
+    return (each * weight).sum() / weight.sum(), {"right": float(right.mean())}
+
+
+class Drawn:
+    """Batches of turns, made ahead by another process."""
+
+    def __init__(self, about: list[Scene | Table], rows: Callable[[int], Tensor], count: int, words: Tokenizer) -> None:
+        context = multiprocessing.get_context("fork")
+        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_remember, initargs=(about, words))
+        self._rows, self._count = rows, count
+        self._made: dict[int, Future[Told]] = {}
+
+    def __call__(self, step: int) -> tuple[Tensor, Told]:
+        """The rows of a step, and what is said of them."""
+        for ahead in range(step, step + AHEAD):
+            if ahead not in self._made:
+                rows = self._rows(ahead).tolist()
+                seeds = [ahead * 1_000 + place for place in range(len(rows))]
+                self._made[ahead] = self._pool.submit(_told, rows, seeds, self._count)
+        made = self._made.pop(step).result()
+        return self._rows(step), made
+
+    def close(self) -> None:
+        """End the other process."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+_KNOWN: list[tuple[list[Scene | Table], Tokenizer]] = []
+
+
+def _remember(about: list[Scene | Table], words: Tokenizer) -> None:
+    torch.set_num_threads(1)
+    _KNOWN[:] = [(about, words)]
+
+
+def _told(rows: list[int], seeds: list[int], count: int) -> Told:
+    about, words = _KNOWN[0]
+    return told([about[row] for row in rows], seeds, count, words)
+
+
+def taught(
+    size: Size, pictures: Pictures, seen: Tensor, tower: CLIPVisionModel, words: Tokenizer, cache: Path, seed: int
+) -> tuple[LlavaForConditionalGeneration, dict[str, dict[str, float]]]:
+    """The trained model: the language half on what the tower sees, then all of it together for a while."""
+    torch.manual_seed(seed)
+    model = built(size, words, tower)
+    model.model.vision_tower.requires_grad_(False)
+    first = _stage(model, size.sprite, size, pictures, words, cache, "sprite", seed, lambda rows: seen[rows].float())
+    model.requires_grad_(True)
+
+    def looked(rows: Tensor) -> Tensor:
+        hidden: Tensor = model.model.vision_tower(pixel_values=pixels(pictures.images[rows.numpy()])).last_hidden_state
+        return hidden
+
+    logged = _stage(model, size.sharpen, size, pictures, words, cache, "sharpen", seed + 1, looked)
+    return model, {"sprite": first, "sharpen": logged}
+
+
+def _stage(
+    model: nn.Module,
+    stage: Stage,
+    size: Size,
+    pictures: Pictures,
+    words: Tokenizer,
+    cache: Path,
+    name: str,
+    seed: int,
+    look: Callable[[Tensor], Tensor],
+) -> dict[str, float]:
+    drawn = Drawn(pictures.about, shuffles(len(pictures), stage.batch, seed), size.turns, words)
+    try:
+
+        def loss(batch: tuple[Tensor, Told]) -> tuple[Tensor, dict[str, float]]:
+            rows, given = batch
+            return loss_of(model, look(rows), given, words.token_to_id(USER))
+
+        return train(model, stage, drawn, loss, cache, name)
+    finally:
+        drawn.close()
