@@ -109,12 +109,14 @@ def image_models(families=None):
     return {name: makers[name](_words()) for name in families or makers}
 
 
-def image_model(family, seed=0):
-    """A random model of an image-text family, its processor, and its configuration."""
+def image_model(family, seed=0, most=None):
+    """A random model of an image-text family, for sequences of `most` tokens where that is given; and its processor."""
     import torch
     from transformers import AutoModelForImageTextToText
 
     made = image_models([family])[family]
+    if most is not None:
+        made.config.get_text_config().max_position_embeddings = most
     torch.manual_seed(seed)
     model = AutoModelForImageTextToText.from_config(made.config)
     for parameter in model.parameters():  # biases and norms begin as 0 and 1
@@ -122,9 +124,9 @@ def image_model(family, seed=0):
     return model.eval().requires_grad_(False), made.processor()
 
 
-def write_image_text(folder, family, seed=0):
+def write_image_text(folder, family, seed=0, most=None):
     """Save a random model of one of `FROM_FOLDERS` with its processor."""
-    model, processor = image_model(family, seed)
+    model, processor = image_model(family, seed, most)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return str(folder)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 EXAMPLES = """
   What games were worth:
     spy-reward games.jsonl > rewarded.jsonl
-  Rows to train on, one a turn, each role's clues against its own running mean, kept from one run to the next:
-    spy-reward --turns --advantages --state roles.json games.jsonl > train.jsonl
+  Rows to train on, one a clue, each role's clues against its own running mean, kept from one run to the next:
+    spy-reward --turns --stage clue --advantages --state roles.json games.jsonl > train.jsonl
   The same of rows that are turns already, with the authors' numbers:
     spy-game --turns pairs.jsonl | spy-reward --preset code --advantages > train.jsonl
 """
@@ -107,6 +107,9 @@ _READS = msgspec.defstruct(
     help="What suspicion costs a civilian.",
 )
 @click.option("--turns", "as_turns", is_flag=True, help="Write the turns of games as rows of their own.")
+@click.option(
+    "--stage", type=click.Choice(["clue", "decision"]), help="With --turns: write the turns of this stage only."
+)
 @click.option("--advantages", is_flag=True, help="Also turn the rewards into advantages.")
 @click.option(
     "--clue-advantage",
@@ -158,6 +161,7 @@ def main(
     *,
     preset: Any,
     as_turns: bool,
+    stage: str | None,
     alpha: float | None,
     order: Any,
     lone: str | None,
@@ -178,6 +182,8 @@ def main(
             raise UsageError("not finite", place=f"--{name.replace('lam', 'lambda')}")
     if state is not None and not (options["advantages"] and options["clues"] == "rae"):
         raise UsageError("goes with --advantages and --clue-advantage rae", place="--state")
+    if stage is not None and not as_turns:
+        raise UsageError("goes with --turns", place="--stage")
     if as_turns and options["also"]:
         raise UsageError("is about games, not about turns", place="--also")
     keep_lone = (_LONE[preset] if lone is None else lone) == "reward"
@@ -186,7 +192,7 @@ def main(
     known = len(scorer.state.games)
     try:
         for row in rows:
-            yield from _valued(row, scorer, rows, as_turns=as_turns)
+            yield from _valued(row, scorer, rows, as_turns=as_turns, stage=stage)
             if state is not None and len(scorer.state.games) != known and not rows.ready():
                 scorer.state.save()
                 known = len(scorer.state.games)
@@ -194,8 +200,10 @@ def main(
         scorer.state.save()
 
 
-def _valued(row: Row[Any], scorer: Any, rows: Rows[Any], *, as_turns: bool) -> Iterator[Row[Any]]:
+def _valued(row: Row[Any], scorer: Any, rows: Rows[Any], *, as_turns: bool, stage: str | None) -> Iterator[Row[Any]]:
     seen = row.view
+    if stage is not None and seen.stage not in (None, stage):
+        return
     try:
         if as_turns and seen.stage is None:
             from toolroll.spygame.turns import row_of
@@ -203,7 +211,7 @@ def _valued(row: Row[Any], scorer: Any, rows: Rows[Any], *, as_turns: bool) -> I
             yield from (
                 row_of(row, turn)
                 for turn in scorer.turns(seen, row.fields())
-                if not rows.done(turn["id"], turn["sample"])
+                if stage in (None, turn["stage"]) and not rows.done(turn["id"], turn["sample"])
             )
             return
         made = row.add(**(scorer.game(seen, row.fields) if seen.stage is None else scorer.turn(seen)))

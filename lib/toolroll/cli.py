@@ -291,6 +291,8 @@ def command(
     sees_errors: bool = False,
     distributed: bool = False,
     opens: dict[str, str] | None = None,
+    document: bool = False,
+    makes_file: bool = False,
     epilog: str = "See toolroll(7).",
 ) -> Callable[[Callable[..., Any]], Tool]:
     """Declare a command. The function gets `rows` (when it reads any) and its own options by name.
@@ -302,8 +304,9 @@ def command(
 
     def decorate(function: Callable[..., Any]) -> Tool:
         contract = Contract(
-            reads, adds or {}, key, reducer, slow, expands, consumes, source, sees_errors, distributed, opens or {}
-        )
+            reads, adds or {}, key, reducer, slow, expands, consumes, source, sees_errors, distributed, opens or {},
+            document, makes_file,
+        )  # fmt: skip
         return Tool(name, function, contract, system=system, epilog=epilog)
 
     return decorate

@@ -25,7 +25,7 @@ def test_a_source_leaves_stdin_alone(command, tmp_path):
 
 @every_source
 def test_a_source_writes_a_file_when_it_is_complete(command, tmp_path):
-    assert command.run(tmp_path, "-o", tmp_path / "made").rc == 0
+    assert command.run(tmp_path, command.rows_option, tmp_path / "made").rc == 0
     record = json.loads((tmp_path / "made.meta.json").read_text())
     assert record["counts"]["written"] == len((tmp_path / "made").read_bytes().splitlines()) > 0
     assert not (tmp_path / "made.part").exists()

@@ -191,7 +191,7 @@ def test_a_command_that_waits_for_the_terminal_says_so(command, tmp_path):
         os.close(master)
         os.close(terminal)
     assert result.rc == 0
-    assert len(result.rows) == 1
+    assert len(command.results(result)) == 1
     assert "reading from the terminal" in result.err
 
 

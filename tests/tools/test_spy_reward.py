@@ -187,3 +187,22 @@ def test_groups_of_games(tmp_path):
     assert (bad.rc, "`sides` is no single value" in bad.err) == (1, True)
     for by in ("a,,b", "a,a"):
         assert run(tmp_path, "spy-stats", "--by", by).rc == 2
+
+
+def test_the_turns_of_one_stage(tmp_path):
+    turns = [{"stage": "clue", "round": 1, "player": player, "role": "x"} for player in (1, 2, 3, 4)]
+    turns += [
+        {"stage": "decision", "player": voter, "vote_number": i, "role": "x"} for i, voter in enumerate((1, 3, 4))
+    ]
+    game = {**GAMES[2], "turns": turns}
+    every = reward(tmp_path, "--turns", "--advantages", stdin=lines(game))
+    for stage, count in (("clue", 4), ("decision", 3)):
+        some = reward(tmp_path, "--turns", "--advantages", "--stage", stage, stdin=lines(game))
+        assert some.lines == [line for line, one in zip(every.lines, every.rows, strict=True) if one["stage"] == stage]
+        assert len(some.rows) == count
+        of_turns = reward(tmp_path, "--turns", "--advantages", "--stage", stage, stdin=every.out)
+        assert [(one["id"], one["reward"]) for one in of_turns.rows] == [
+            (one["id"], one["reward"]) for one in some.rows
+        ]
+    refused = reward(tmp_path, "--stage", "clue", stdin=lines(game))
+    assert (refused.rc, refused.complaints) == (2, ["spy-reward: --stage: goes with --turns"])

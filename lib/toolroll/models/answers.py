@@ -16,7 +16,7 @@ from toolroll.models.base import Codec, Completion, Generate, Message, Sampling
 from toolroll.models.rollouts import Transcript
 
 _MARK = re.compile(r"\{\{|\}\}|\{(\w+)\}")
-_FINISH = {"stop": "stop", "eos": "eos", "length": "token_limit"}
+FINISH = {"stop": "stop", "eos": "eos", "length": "token_limit"}  #: how records call the end of a completion
 
 
 def read_template(path: Path) -> str:
@@ -65,19 +65,28 @@ class Prompter:
 
     def __call__(self, row: Row[Any]) -> str:
         """The prompt of a row, as text. RowError where there is none."""
+        if not self.raw:
+            return self.chat(self.messages(row))
         asked = self._asked(row)
-        if not asked or (isinstance(asked, str) and not asked.strip()):
-            raise RowError("the prompt is empty")
-        if self.raw:
-            if not isinstance(asked, str):
-                raise RowError("messages need the chat template: --raw-prompt takes text")
-            return asked
+        if not isinstance(asked, str):
+            raise RowError("messages need the chat template: --raw-prompt takes text")
+        return asked
+
+    def messages(self, row: Row[Any]) -> list[Message]:
+        """The prompt of a row, as a conversation. RowError where there is none."""
+        asked = self._asked(row)
         messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
         if self.system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
-        return self.chat(messages)
+        return messages
 
     def _asked(self, row: Row[Any]) -> str | list[Message]:
+        asked = self._given(row)
+        if not asked or (isinstance(asked, str) and not asked.strip()):
+            raise RowError("the prompt is empty")
+        return asked
+
+    def _given(self, row: Row[Any]) -> str | list[Message]:
         if self.template is not None:
             return fill(self.template, row.fields())
         given = row.view.messages if row.view.messages is not None else row.view.prompt
@@ -114,7 +123,7 @@ class Answer:
             raise RowError(f"the prompt has {len(given)} tokens; the longest sequence has {self._context}")
         completion = yield Generate(prompt + self._prefill, given, self._sampling)
         self.transcript.write(completion)
-        self.finish = _FINISH[completion.finish]
+        self.finish = FINISH[completion.finish]
         return self.fields()
 
     def fields(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ Which sequences share a batch, and how much padding that costs, is what the expe
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,11 +26,15 @@ _LOGITS = 2**26  # numbers: how many logits of a given answer are in memory at a
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A prompt in token ids, how to draw its answer, and the tensors of its images."""
+    """A prompt in token ids, how to draw its answer, and the tensors of its images.
+
+    `pictures` names its images: prompts with the same ids and names are the same. None says nothing.
+    """
 
     ids: Sequence[int]
     sampling: Sampling
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    pictures: Hashable = field(default=None, kw_only=True)
 
 
 @dataclass(slots=True)

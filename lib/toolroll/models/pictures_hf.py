@@ -1,8 +1,8 @@
 """Image-text models of transformers in this process, and text models behind the same interface.
 
 Requests are read a few batches ahead, those of similar length are answered together, padded on the left (see
-`padded`). Memory running out halves the batch; a request that the model does not take is found by halving, too, and
-fails alone.
+`padded`); what several have in common is read once (see `shared`). Memory running out halves the batch; a request that
+the model does not take is found by halving, too, and fails alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -22,6 +23,7 @@ from toolroll.models.device import is_out_of_memory
 from toolroll.models.load import Loaded
 from toolroll.models.padded import Asked, Batches, Written
 from toolroll.models.pictures import Given, Request, Scored, in_text, placed
+from toolroll.models.shared import SharedBatches
 from toolroll.models.vision import chat_text, image_mark, processed
 
 _AHEAD = 4  # batches: the more are read ahead, the less padding, and the more images are in memory
@@ -54,7 +56,7 @@ class HFPictures:
     that it cannot run.
     """
 
-    _kind: type[Batches] = Batches  # what writes
+    _kind: type[Batches] = SharedBatches  # what writes
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class HFPictures:
         self._vocabulary: int = loaded.model.get_input_embeddings().num_embeddings
         trained = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
         self.max_context: int | None = min(filter(None, (max_context, trained)), default=None)
+        self._known: dict[Any, tuple[Sequence[int], dict[str, torch.Tensor]]] = {}  # prompts of the window, as read
         self._batches: Batches | None = self._kind(
             loaded.model, loaded.codec.eos_ids, most=self.max_context, top=0, codec=loaded.codec, stopped=stopped
         )
@@ -106,6 +109,7 @@ class HFPictures:
         numbered = enumerate(requests)
         while window := list(islice(numbered, _AHEAD * self._batch)):
             jobs: list[Job[R]] = []
+            self._known.clear()
             for place, (request, given) in window:
                 try:
                     jobs.append(self._read(place, request, given))
@@ -119,6 +123,7 @@ class HFPictures:
         """A request as token ids and tensors. RowError where it asks nothing the model can answer."""
         messages = placed(request, mark=self._mark)
         features: dict[str, torch.Tensor] = {}
+        pictures = _names(request.images)
         if self.processor is None:
             if request.images:
                 raise RowError("the request has images, and the model takes none", place=self.name)
@@ -126,9 +131,14 @@ class HFPictures:
             ids: Sequence[int] = self.codec.encode(text)
         else:
             text = chat_text(self.processor, messages)
-            if request.images:
+            known = (text, pictures)
+            if pictures and known in self._known:
+                ids, features = self._known[known]
+            elif request.images:
                 ids, features = processed(self.processor, text, request.images)
                 features = {k: v.to(self._dtype) if v.is_floating_point() else v for k, v in features.items()}
+                if pictures is not None:
+                    self._known[known] = (ids, features)
             else:
                 ids = self.codec.encode(text)
         if not ids:
@@ -141,7 +151,7 @@ class HFPictures:
             what = "and the answer have" if answer else "has"
             tokens = len(ids) + len(answer)
             raise RowError(f"the prompt {what} {tokens} tokens, too many: the longest sequence has {self.max_context}")
-        return Job(place, text, Asked(ids, request.sampling, features), answer)
+        return Job(place, text, Asked(ids, request.sampling, features, pictures=pictures), answer)
 
     def _ids(self, given: Given) -> tuple[int, ...]:
         ids = self.codec.encode(given) if isinstance(given, str) else tuple(given)
@@ -238,6 +248,20 @@ class HFPictures:
         if self._batches is None:
             raise ToolrollError("this engine is closed", place=self.name)
         return self._batches
+
+
+def _names(images: Sequence[Any]) -> tuple[tuple[str, int, int], ...] | None:
+    """What tells images apart: path, time and size of each file; None where one is no file, as a picture in memory."""
+    names = []
+    for image in images:
+        if not isinstance(image, Path):
+            return None
+        try:
+            state = image.stat()
+        except OSError:
+            return None
+        names.append((str(image), state.st_mtime_ns, state.st_size))
+    return tuple(names)
 
 
 def _refuse(loaded: Loaded) -> None:

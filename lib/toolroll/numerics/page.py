@@ -1,15 +1,12 @@
 """One HTML page: the numbers, and for each problem that diverges two answers side by side from where they part.
 
-The page is whole in itself: it loads nothing, and its policy forbids it to. All that comes from rows is escaped, and
-characters that would act on the text around them (controls, marks of direction) are shown by their number.
+The page is whole in itself and safe to open: see `toolroll.run.page`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -21,36 +18,18 @@ from toolroll.numerics.divergence import common_prefix
 from toolroll.numerics.report import filled, for_people
 from toolroll.numerics.runs import Group, Held, Key, Problem, Runs
 from toolroll.numerics.spelling import Speller, speller
+from toolroll.run.page import head, safe, table
 
 __all__ = ["write_page"]
 
 BEFORE, AFTER = 60, 150  #: tokens shown before and after the one at which two answers part
 CHARACTERS = 4  #: shown for each of these where only texts are known
 
-_HEAD = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width">
-<title>repro-report</title>
-<style>
-:root { color-scheme: light dark; --line: #8885; --mark: #ffd54a; --soft: #777; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-details { border: 1px solid var(--line); border-radius: 6px; margin: .6rem 0; padding: .5rem .8rem; }
-summary { cursor: pointer; overflow-wrap: anywhere; }
+_STYLE = """\
 .two { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; margin-top: .6rem; }
 .two > div { min-width: 0; }
-pre { font: 13px/1.5 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; margin: .4rem 0; }
 mark { background: var(--mark); color: #000; border-radius: 3px; padding: 0 .15em; }
-.soft { color: var(--soft); }
-</style>
 """
-_ACTING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +59,7 @@ def write_page(
     spell = None if tokenizer is None else speller(tokenizer, notify)
     left, right = (_side(runs, text, place) for text, place in zip(sides, ("--left", "--right"), strict=True))
     chosen = _Chosen(left, right, spell)
-    parts = [_HEAD, "<h1>How far the answers differ</h1>\n", _table(for_people(report))]
+    parts = [head("repro-report", _STYLE), "<h1>How far the answers differ</h1>\n", table(for_people(report))]
     for group, row in zip(runs.groups, report, strict=bool(runs.groups)):
         parts += _group(runs, group, row, chosen, most)
     try:
@@ -103,8 +82,8 @@ def _group(runs: Runs, group: Group, row: Mapping[str, Any], chosen: _Chosen, mo
     """The part of the page on one group."""
     names = runs.names(group)
     title = " ".join(f"{name}={value}" for name, value in group.shared.items() if value is not None)
-    yield f"<h2>{_safe(title or 'all configurations')}</h2>\n"
-    yield _table(filled([_config_row(one) for one in row["runs"]]))
+    yield f"<h2>{safe(title or 'all configurations')}</h2>\n"
+    yield table(filled([_config_row(one) for one in row["runs"]]))
     diverged = [(key, one) for key, one in group.complete() if one.comparable and one.diverges]
     pairs = [(key, one, pair) for key, one in diverged if (pair := _pair(group, one, chosen)) is not None]
     if not diverged:
@@ -156,10 +135,10 @@ def _problem(
     at = common_prefix(sides[0].tokens, sides[1].tokens)  # type: ignore[arg-type]
     texts = _texts(sides, at, spell)
     columns = "".join(
-        f'<div><b>{_safe(names[config])}</b><br><span class="soft">{_facts(side, at)}</span>\n<pre>{text}</pre></div>\n'
+        f'<div><b>{safe(names[config])}</b><br><span class="soft">{_facts(side, at)}</span>\n<pre>{text}</pre></div>\n'
         for config, side, text in zip(pair, sides, texts, strict=True)
     )
-    title = f"<b>{_safe(str(key[0]))}</b>" + (f" sample {key[1]}" if key[1] else "")
+    title = f"<b>{safe(str(key[0]))}</b>" + (f" sample {key[1]}" if key[1] else "")
     summary = f"<summary>{title}: the answers part after {at} tokens</summary>"
     return f'<details open>{summary}\n<div class="two">\n{columns}</div></details>\n'
 
@@ -205,10 +184,8 @@ def _cut(items: Sequence[Any], at: int, scale: int, text_of: Callable[[Any], str
     start, end = max(0, at - BEFORE * scale), at + 1 + AFTER * scale
     before = f'<span class="soft">[{start} {unit}] </span>' if start else ""
     after = f'<span class="soft"> [{len(items) - end} more]</span>' if len(items) > end else ""
-    mark = (
-        _safe(text_of(items[at : at + 1])) if at < len(items) else '<span title="the answer ends here">&#8718;</span>'
-    )
-    return f"{before}{_safe(text_of(items[start:at]))}<mark>{mark}</mark>{_safe(text_of(items[at + 1 : end]))}{after}"
+    mark = safe(text_of(items[at : at + 1])) if at < len(items) else '<span title="the answer ends here">&#8718;</span>'
+    return f"{before}{safe(text_of(items[start:at]))}<mark>{mark}</mark>{safe(text_of(items[at + 1 : end]))}{after}"
 
 
 def _config_row(one: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,22 +198,3 @@ def _config_row(one: Mapping[str, Any]) -> dict[str, Any]:
         "length": None if length is None else f"{length:.1f}",
         "tok/s": None if rate is None else f"{rate:.0f}",
     }
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    head = "".join(f"<th>{_safe(name)}</th>" for name in rows[0])
-    body = "".join(f"<tr>{''.join(map(_cell, row.values()))}</tr>\n" for row in rows)
-    return f'<div class="wide"><table>\n<tr>{head}</tr>\n{body}</table></div>\n'
-
-
-def _cell(value: Any) -> str:
-    return f"<td>{'-' if value is None else _safe(str(value))}</td>"
-
-
-def _safe(text: str) -> str:
-    r"""Text as it may stand in the page.
-
-    >>> _safe("a <b> \u202e\x00")
-    'a &lt;b&gt; \\u202e\\u0000'
-    """
-    return escape(_ACTING.sub(lambda match: f"\\u{ord(match[0]):04x}", text))

@@ -3,13 +3,12 @@
 from typing import Annotated, Any, Literal
 
 from toolroll.records.base import Count, Id, Positive, Record, said
-from toolroll.records.rollouts import Prompt
+from toolroll.records.rollouts import ImagePrompt
 
 
-class RunPrompt(Prompt, kw_only=True, frozen=True):
+class RunPrompt(ImagePrompt, kw_only=True, frozen=True):
     """Something to ask a model, perhaps about images, the input of layercast-run."""
 
-    images: Annotated[list[str] | None, said("Paths of the prompt's images, in order.")] = None
     answer: Annotated[str | list[str] | None, said("The right answer, or several that are accepted.")] = None
 
 

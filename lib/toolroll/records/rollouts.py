@@ -43,6 +43,12 @@ class Prompt(Record, kw_only=True, frozen=True):
     )
 
 
+class ImagePrompt(Prompt, kw_only=True, frozen=True):
+    """Something to ask a model about images, the input of image-rollout."""
+
+    images: Annotated[list[str] | None, said("Paths of the prompt's images, in order.")] = None
+
+
 class Hit(Record, kw_only=True, frozen=True):
     """A passage that a search found."""
 

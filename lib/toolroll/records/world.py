@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from toolroll.records.base import Count, Id, Record, said
+from toolroll.records.base import Arm, Count, Id, Record, said
 
 Box = Annotated[list[int], said("Left, top, right, bottom in pixels; the last two are outside.")]
 
@@ -67,3 +67,15 @@ class ImagePair(Record, kw_only=True, frozen=True):
     modified_scene: Annotated[dict[str, Any] | None, said("Scenes: what the second image shows.")] = None
     original_table: Annotated[dict[str, Any] | None, said("Charts: the values that the first image shows.")] = None
     modified_table: Annotated[dict[str, Any] | None, said("Charts: the values that the second image shows.")] = None
+
+
+class QuizItem(Record, kw_only=True, frozen=True):
+    """A question about an image with its answer: what pair-quiz writes, image-rollout answers, answer-check checks."""
+
+    id: Annotated[Id, said("Names the question: the pair's id, and behind a / the kind of question.")]
+    pair: Annotated[Id, said("The pair of images it is about.")]
+    kind: Annotated[Literal["scenes", "charts"], said("What the images show.")]
+    distribution: Annotated[Arm, said("The distribution (the arm) a task belongs to.")]
+    prompt: Annotated[str, said("What the model is asked.")]
+    images: Annotated[list[str], said("Paths of the prompt's images, in order.")]
+    answer: Annotated[str, said("The right answer, or several that are accepted.")]

@@ -26,7 +26,9 @@ class Contract:
     `reads` is the view of an input row, `adds` the fields it adds with their types. `key` names the fields
     that identify an output row. A `reducer` gives a result about all rows rather than rows. A command
     that is `slow` hands on each row as it is made. One that `expands` makes several rows of one. `opens` says how
-    files that are no JSON lines become such, by their suffix: see `toolroll.io.inputs.Reader`.
+    files that are no JSON lines become such, by their suffix: see `toolroll.io.inputs.Reader`. One that makes a
+    `document` yields the pieces of a text, each of whole lines, in place of records. One that `makes_file` has -o of
+    its own for what it makes; its rows go to --report.
     """
 
     reads: type | None
@@ -40,6 +42,8 @@ class Contract:
     sees_errors: bool = False
     distributed: bool = False
     opens: Mapping[str, str] = field(default_factory=dict)
+    document: bool = False
+    makes_file: bool = False
 
     @property
     def passes_rows(self) -> bool:

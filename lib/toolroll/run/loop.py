@@ -279,7 +279,7 @@ class Run:
                     yield refused
                 continue
             if is_error:
-                if (passed := self._pass_on(line, index)) is not None:
+                if (passed := self._pass_on(line, f"{name}:{number}", index)) is not None:
                     yield passed
             elif skipping and self._is_done(self._named(line, f"{name}:{number}")):
                 counts.skipped += 1
@@ -310,7 +310,7 @@ class Run:
     def _set_aside(self, line: bytes, error: Exception, place: str, index: int) -> Row[Any] | None:
         """Deal with a line that is no such record; a row where the command wants to see it."""
         if is_error_row(line):
-            return self._pass_on(line, index)
+            return self._pass_on(line, place, index)
         bad = BadRow(line, error.why if isinstance(error, RowError) else read_error(line, error), place, index)
         keeps = self.settings.on_error == "keep" and self.contract.passes_rows
         if keeps and self._is_done(self._keys(bad.encode())):
@@ -323,24 +323,25 @@ class Run:
             self._failure = failure
             return None
         if self.contract.sees_errors:
-            return self._failed(bad.encode(), index, dropped=not keeps)
+            return self._failed(bad.encode(), place, index, dropped=not keeps)
         if keeps:
             self._hand_over(bad)
         return None
 
-    def _pass_on(self, line: bytes, index: int) -> Row[Any] | None:
+    def _pass_on(self, line: bytes, place: str, index: int) -> Row[Any] | None:
         self.log.counts.passed += 1
         wanted = self.contract.passes_rows and not (self.settings.resume and self._is_done(self._keys(line)))
         if self.contract.sees_errors:
-            return self._failed(line, index, dropped=not wanted)
+            return self._failed(line, place, index, dropped=not wanted)
         if wanted:
             self._hand_over(PassedRow(line, index))
         return None
 
-    def _failed(self, line: bytes, index: int, *, dropped: bool) -> Row[Any]:
+    def _failed(self, line: bytes, place: str, index: int, *, dropped: bool) -> Row[Any]:
         """A row that failed, for a command that sees those too."""
         self._given = index
-        row: Row[Any] = Row(line, None, index)
+        name, _, number = place.rpartition(":")
+        row: Row[Any] = Row(line, None, index, name, int(number))
         row.failed = True
         row.dropped = dropped
         return row
@@ -358,7 +359,11 @@ class Run:
     # --- writing
 
     def _take(self, item: Any) -> None:
-        """Write one thing a command yielded: a row, a failed row, or a new record as a dict."""
+        """Write one thing a command yielded: a row, a failed row, a new record as a dict, a piece of a document."""
+        if self.contract.document:
+            self._put(item.removesuffix("\n").encode(errors="replace"))
+            self.log.counts.written = 1
+            return
         if isinstance(item, Row):
             self._taken = item.index
             if item.dropped:

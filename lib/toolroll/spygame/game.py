@@ -80,6 +80,8 @@ class Game:
     spy: int = 0
     heard: list[Heard] = field(default_factory=list)
     _wanted: list[Ask] | None = None  # what is wanted now, where that was asked before
+    _public: list[Remark] = field(default_factory=list)  # each clue as the others hear it
+    _private: list[Remark] = field(default_factory=list)  # the same as its own player remembers it
 
     def __post_init__(self) -> None:
         self.spy = self.spy or 1 + record_seed(self.seed, "spy") % self.rules.n_players
@@ -108,7 +110,11 @@ class Game:
         for ask, response in zip(self.asks(), responses, strict=True):
             found = answer(response, self.rules.parse)
             if ask.stage == "clue":
-                self.heard.append(Heard(ask, found, clue=clue(found, self.rules.parse)))
+                said = clue(found, self.rules.parse)
+                self.heard.append(Heard(ask, found, clue=said))
+                place = (ask.round or 0, ask.player or 0, said)
+                self._public.append(Remark(*place, None))
+                self._private.append(Remark(*place, found.thinking))
             else:
                 players = range(1, self.rules.n_players + 1)
                 self.heard.append(Heard(ask, found, vote=vote(found, players, self.rules.parse)))
@@ -118,19 +124,14 @@ class Game:
         return "spy" if player == self.spy else "civilian"
 
     def _clue(self, number: int, player: int) -> Ask:
-        heard = tuple(
-            Remark(
-                one.ask.round or 0,
-                one.ask.player or 0,
-                one.clue,
-                one.answer.thinking if one.ask.player == player else None,
-            )
-            for one in self.heard
+        heard, own = list(self._public), slice(player - 1, None, self.rules.n_players)
+        heard[own] = self._private[own]
+        return Ask(
+            "clue", self._role(player), player, record_seed(self.seed, "clue", number, player), tuple(heard), number
         )
-        return Ask("clue", self._role(player), player, record_seed(self.seed, "clue", number, player), heard, number)
 
     def _votes(self) -> list[Ask]:
-        heard = tuple(Remark(one.ask.round or 0, one.ask.player or 0, one.clue, None) for one in self.heard)
+        heard = tuple(self._public)
         if self.rules.voters == "judge":
             return [
                 Ask("decision", "judge", None, record_seed(self.seed, "judge", number), heard, sample=number)

@@ -10,8 +10,9 @@ from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 from toolroll.errors import RowError
-from toolroll.models.base import Completion, Message, Sampling
-from toolroll.models.pictures import ImageTextEngine, Request, in_text, placed
+from toolroll.models.base import Message, Sampling
+from toolroll.models.picture_rollouts import answer_fields
+from toolroll.models.pictures import ImageTextEngine, Request
 from toolroll.spygame.game import Ask, Rules
 from toolroll.spygame.pictures import Picture
 from toolroll.spygame.prompts import Templates
@@ -19,7 +20,6 @@ from toolroll.world.constants import COLORS, SHAPES
 
 RULES = "rules"  #: the name of the players who follow rules
 Sight = Literal["auto", "images", "words"]
-_FINISH = {"stop": "stop", "eos": "eos", "length": "token_limit"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +106,10 @@ class ModelPlayer:
             if isinstance(written, Exception):
                 found[place] = written
                 continue
-            known = written.ids is not None
-            prompt, prompt_ids = self._asked(request, written)
             fields = {
                 "messages": list(request.messages),
                 **({"images": [turns[place].picture.name]} if request.images else {}),
-                "prompt": prompt,
-                "response": written.text,
-                "finish": _FINISH[written.finish],
-                "prompt_ids": prompt_ids if known else None,
-                "response_ids": written.ids,
-                "loss_mask": [1] * len(written.ids or ()) if known else None,
-                "logprobs": written.logprobs,
+                **answer_fields(self.engine, request, written),
             }
             found[place] = Said(written.text, fields)
         return [found[place] for place in range(len(turns))]
@@ -136,14 +128,6 @@ class ModelPlayer:
             messages.insert(0, {"role": "system", "content": self._system})
         return Request(messages, replace(self._sampling, seed=turn.ask.seed), images)
 
-    def _asked(self, request: Request, written: Completion) -> tuple[str | None, tuple[int, ...] | None]:
-        """The prompt as text and as token ids: what the back end says, which for images alone knows, or else ours."""
-        codec = self.engine.codec
-        if written.prompt_ids is not None or codec is None or self.engine.takes_images:
-            return written.prompt, written.prompt_ids
-        text = codec.chat(in_text(placed(request)))
-        return text, codec.encode(text)
-
 
 class RulePlayer:
     """Plays by the scene itself, without a model, for tests and to try things out.
@@ -158,6 +142,7 @@ class RulePlayer:
 
     def __init__(self, *, copy: float = 0.0) -> None:
         self._copy = copy
+        self._seen: tuple[Picture | None, list[tuple[str, str]]] = (None, [])  # many turns in a row have one picture
 
     def look(self, picture: Picture) -> None:
         """RowError where nothing says what the scene is."""
@@ -183,9 +168,9 @@ class RulePlayer:
 
     def _text(self, turn: Turn) -> str:
         self.look(turn.picture)
-        own = list(
-            dict.fromkeys((str(thing.get("color")), str(thing.get("shape"))) for thing in turn.picture.things or ())
-        )
+        if turn.picture is not self._seen[0]:
+            self._seen = (turn.picture, _kinds(turn.picture))
+        own = self._seen[1]
         return self._clue(turn.ask, own) if turn.ask.stage == "clue" else self._vote(turn.ask, own)
 
     def _clue(self, ask: Ask, own: list[tuple[str, str]]) -> str:
@@ -209,6 +194,11 @@ class RulePlayer:
         if len(most) == 1:
             return f"Its clues do not fit my picture. \\boxed{{{most[0]}}}"
         return r"The clues do not tell. \boxed{N/A}"
+
+
+def _kinds(picture: Picture) -> list[tuple[str, str]]:
+    """The colours and shapes of its objects, each pair of them once."""
+    return list(dict.fromkeys((str(thing.get("color")), str(thing.get("shape"))) for thing in picture.things or ()))
 
 
 _THING = re.compile(rf"\b({'|'.join(COLORS)})(?: \w+)? ({'|'.join(SHAPES)})")

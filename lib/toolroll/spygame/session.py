@@ -16,7 +16,7 @@ from toolroll.run.loop import Rows
 from toolroll.run.seeds import record_seed
 from toolroll.run.signals import StopFlag
 from toolroll.spygame.game import Game, Rules
-from toolroll.spygame.pictures import Pictures
+from toolroll.spygame.pictures import Pair, Pictures
 from toolroll.spygame.play import Match, Seats, Side, game_fields, in_blocks, play
 from toolroll.spygame.players import RULES, ModelPlayer, Player, RulePlayer, Sight
 from toolroll.spygame.prompts import Templates
@@ -122,6 +122,7 @@ class Session:
 
     def _matches(self, rows: Rows[Any]) -> Iterator[Match]:
         for row in rows:
+            pair: Pair | str | None = None  # looked for when the first sample wants it; a text says why there is none
             for sample in range(self.samples):
                 self._left = self.samples - sample - 1
                 if self.stop:
@@ -133,11 +134,20 @@ class Session:
                 draw = () if row.view.draw is None else (row.view.draw,)
                 game = Game(self.rules, record_seed(self.seed, row.view.id, sample, *draw))
                 match = Match(row, sample, game, written=written)
-                try:
-                    match.pair = self.pictures.pair(row.view, row.place)
-                except RowError as error:
-                    match.why = str(error)
+                if pair is None:
+                    pair = self._pair(row)
+                if isinstance(pair, str):
+                    match.why = pair
+                else:
+                    match.pair = pair
                 yield match
+
+    def _pair(self, row: Row[Any]) -> Pair | str:
+        """The pictures of a row, or why there are none."""
+        try:
+            return self.pictures.pair(row.view, row.place)
+        except RowError as error:
+            return str(error)
 
     def _written(self, row: Row[Any], sample: int, rows: Rows[Any]) -> frozenset[str] | None:
         """The turns of a game that an earlier run, now resumed, has written; None where the whole game is done."""

@@ -85,6 +85,9 @@ class Demands:
         for name, values in (("logprobs", logprobs), ("ref_logprobs", ref_logprobs)):
             if values is not None and not math.isfinite(math.fsum(values)):
                 raise RowError(f"{name} has a value that is not finite")
+        image = getattr(self.processor, "image_token_id", None)
+        if row.images and image in response:
+            raise RowError("the response has the token that stands for an image")
         advantage, reward = self._worth(row)
         features = self._features(row.prompt, prompt, [folder / name for name in row.images or ()])
         return Sample(prompt, response, mask, logprobs, advantage, reward, ref_logprobs, features)

@@ -158,18 +158,22 @@ def mentions(text: str) -> list[Mention]:
     [Mention(size=None, color='red', material='metal', shape='sphere'), Mention(size='small', color=None, \
 material=None, shape=None)]
     """
-    found: list[Mention] = []
+    return [mention for mention, _ in placed_mentions(text)]
+
+
+def placed_mentions(text: str) -> Iterator[tuple[Mention, int]]:
+    """The objects a text names, each with where its noun ends."""
     said: dict[str, str] = {}
-    for word in re.findall(r"[a-z]+|[^\sa-z]", text.lower()):
+    for found in re.finditer(r"[a-z]+|[^\sa-z]", text.lower()):
+        word = found[0]
         base = word if word in _MEANING or word in NOUNS else word.removesuffix("s")
         attribute, value = _MEANING.get(base, ("", ""))
         if attribute == "shape" or base in NOUNS:
             # "one" is also a number, and "things" without any attribute names nothing
             if attribute == "shape" or said:
-                found.append(Mention(**said, **({"shape": value} if attribute else {})))
+                yield Mention(**said, **({"shape": value} if attribute else {})), found.end()
             said = {}
         elif attribute:
             said[attribute] = value
         else:
             said = {}
-    return found

@@ -21,6 +21,7 @@ from toolroll.models.base import Completion, Sampling
 from toolroll.models.codec import HFCodec
 from toolroll.models.device import Device
 from toolroll.models.load import Loaded
+from toolroll.models.padded import Batches
 from toolroll.models.pictures import Request
 from toolroll.models.pictures_hf import HFPictures
 
@@ -37,10 +38,16 @@ def user(*content):
     return {"role": "user", "content": list(content)}
 
 
-def engine_of(model, processor, **settings):
+class EachRead(HFPictures):
+    """Reads every prompt by itself, so that a pass has the rows of its batch."""
+
+    _kind = Batches
+
+
+def engine_of(model, processor, kind=HFPictures, **settings):
     words = processor.tokenizer if hasattr(processor, "tokenizer") else processor
     held = processor if hasattr(processor, "tokenizer") else None
-    return HFPictures(Loaded(model, HFCodec(words), "tiny", "0", CPU, held), **settings)
+    return kind(Loaded(model, HFCodec(words), "tiny", "0", CPU, held), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +271,7 @@ class FakeModel:
 def test_out_of_memory_halves_the_batch(models, files):
     model, processor = models("llava")
     said = []
-    engine = engine_of(model, processor, notify=said.append)
+    engine = engine_of(model, processor, EachRead, notify=said.append)
     requests = ragged(files, temperature=0)
     expected = engine.answer(requests)
     lengths = [len(engine._read(0, request, None).asked.ids) for request in requests]
@@ -312,7 +319,7 @@ def test_a_signal_stops_between_tokens(models, files):
 
 def test_batches_keep_to_their_size_and_order(models, files):
     model, processor = models("llava")
-    engine = engine_of(model, processor, batch=3)
+    engine = engine_of(model, processor, EachRead, batch=3)
     sizes = []
 
     def forward(input_ids, **inputs):
@@ -399,11 +406,11 @@ engine = HFPictures(
     Loaded(model, HFCodec(processor.tokenizer), "tiny", "0", Device("cpu", "float32", 1, "cpu"), processor),
     batch=64, notify=said.append,
 )
-picture = Path(tiny_pairs.picture(Path(sys.argv[1]) / "a.png", "red"))
+pictures = [Path(tiny_pairs.picture(Path(sys.argv[1]) / f"{i}.png", "red")) for i in range(64)]  # none is shared
 places = [{"type": "image"}] * 24
 requests = [
     Request([{"role": "user", "content": [*places, {"type": "text", "text": str(i)}]}],
-            Sampling(temperature=0, max_tokens=2), [picture] * 24)
+            Sampling(temperature=0, max_tokens=2), [pictures[i]] * 24)
     for i in range(64)
 ]
 few = engine.answer(requests[:2])

@@ -1,0 +1,123 @@
+"""image-rollout: let an image-text model answer prompts about images, and record every token.
+
+Many samples on one engine: toolroll.models.picture_rollouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolroll.cli import command, uses_model, uses_policy, uses_prompt, uses_sampling, uses_seed
+from toolroll.errors import UsageError
+from toolroll.models.options import ModelOptions, PolicyOptions, PromptOptions, SamplingOptions
+from toolroll.records import field_types, view
+from toolroll.records.rollouts import ImagePrompt, Trajectory
+
+if TYPE_CHECKING:
+    from toolroll.io.rows import Row
+    from toolroll.models.base import Sampling
+    from toolroll.run.log import Log
+    from toolroll.run.loop import Rows
+    from toolroll.run.manifest import Manifest
+    from toolroll.run.signals import StopFlag
+
+EXAMPLES = """
+  Four answers of the embedded model to each question:
+    image-rollout questions.jsonl --samples 4 -o answers.jsonl
+  How many answers of the embedded model are right, the likeliest ones:
+    pair-quiz pairs.jsonl | image-rollout --temperature 0 | answer-check --kind exact |
+      jq -s 'map(.correct) | add / length'
+  Eight answers to each question, by the newest version of a policy, to train it on:
+    pair-quiz pairs.jsonl | image-rollout --policy policy --samples 8 | answer-check --kind exact |
+      group-advantage --reward correct --group-size 8 | policy-train --policy policy > steps.jsonl
+  Captions of your own pictures:
+    printf '{"id": "%s", "images": ["%s"], "prompt": "Describe the picture."}\\n' a a.jpg b b.jpg | image-rollout
+"""
+
+NOTES = """
+A row has `prompt` or `messages`, as for text-rollout, and paths in `images`, relative to the folder of the row's file
+or to --images. The images go before the user's first message. A row without images is a prompt in text. Prompts that
+the model does not take, and images that are missing or damaged, are error rows.
+
+finish is eos when the model ended its answer (that token is the last of `response_ids`, and not in `response`), stop at
+a string of --stop, which is part of the response, and token_limit at --response-tokens or --max-tokens. `prompt` and
+`prompt_ids` of a prompt with images are known where the model runs in this process, and policy-train needs them.
+
+log-probabilities are the policy's own at the sampling temperature, before top-p and top-k cut anything away.
+
+An id and a sample, and `draw` where a row has it, determine an answer's seed, so order, shards and resuming change no
+draw.
+"""
+
+
+@command(
+    "image-rollout",
+    system="Training",
+    reads=view(ImagePrompt, "id", "prompt", "messages", "images", "draw"),
+    adds={
+        **field_types(Trajectory, "sample", "prompt_id", "model", "policy_version", "seed"),
+        **field_types(ImagePrompt, "prompt"),
+        **field_types(Trajectory, "response", "finish", "prompt_ids", "response_ids", "loss_mask", "logprobs"),
+    },
+    slow=True,
+    expands=True,
+    epilog="See pair-quiz(1), text-rollout(1), group-advantage(1), policy-train(1), toolroll-records(5).",
+)
+@uses_prompt
+@click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Answers a prompt.")
+@click.option(
+    "--response-tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Longest answer, in tokens."
+)
+@click.option("--stop", "stops", multiple=True, metavar="TEXT", help="End an answer behind this text. Repeatable.")
+@click.option(
+    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Where images are; else the folder of the rows."
+)
+@uses_seed
+@uses_sampling
+@uses_policy
+@uses_model
+def main(
+    rows: Rows[Any],
+    *,
+    model: ModelOptions,
+    policy: PolicyOptions,
+    sampling: SamplingOptions,
+    asking: PromptOptions,
+    samples: int,
+    response_tokens: int,
+    stops: tuple[str, ...],
+    images: Path | None,
+    seed: int,
+    log: Log,
+    stop: StopFlag,
+    manifest: Manifest | None,
+) -> Iterator[Row[Any]]:
+    """Let an image-text model answer prompts about images, and record every token.
+
+    Reads rows with `prompt` or `messages`, and `images`. Writes `--samples` rows for each: the answer, and, for
+    training, token ids and the log-probability of each as sampled.
+    """
+    from toolroll.models.picture_rollouts import PictureRollouts
+
+    if not all(stops):
+        raise UsageError("an empty text would end every answer", place="--stop")
+    if asking.raw_prompt:
+        raise UsageError("images have their places in messages", place="--raw-prompt")
+
+    def draw(own_seed: int) -> Sampling:
+        return replace(sampling.sampling(seed=own_seed, max_tokens=response_tokens), stop=stops)
+
+    prompter = asking.prompter(lambda messages: messages[0]["content"])
+    rollouts = PictureRollouts(model, policy, prompter, draw, samples, seed, images, log, stop)
+    try:
+        engine = rollouts.engine
+        if manifest is not None:
+            manifest.notes["model"] = f"{engine.name}@{engine.weights_id}" if engine.weights_id else engine.name
+        yield from rollouts.run(rows)
+    finally:
+        rollouts.close()
