@@ -2,9 +2,9 @@
 
     python experiments/report.py [EXPERIMENT]... [--check]
 
-Rewrites the block of PAPERS.md that is marked for an experiment (without a name, for each), and its picture in
-docs/pictures. With --check nothing is written; the exit code is 1 if a block does not follow from the rows or a picture
-is not there. The rows of `layercast` are report.jsonl of pipelines/layercast.sh.
+Rewrites the block of PAPERS.md that is marked for an experiment (without a name, for each that has rows), and its
+picture in docs/pictures. With --check nothing is written; the exit code is 1 if a block does not follow from the rows
+or a picture is not there. The rows of `layercast` are report.jsonl of pipelines/layercast.sh.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
+import judgefree_report
 import precision
+import selfplay_report
 
 ROOT = Path(__file__).resolve().parents[1]
 Row = Mapping[str, Any]
@@ -189,6 +191,20 @@ REPORTS = {
         text=precision.text,
         draw=precision.draw,
     ),
+    "visionzero": Report(
+        rows=ROOT / "experiments" / "results" / "visionzero.jsonl",
+        page=ROOT / "PAPERS.md",
+        picture=ROOT / "docs" / "pictures" / "visionzero.png",
+        text=selfplay_report.text,
+        draw=selfplay_report.draw,
+    ),
+    "judgefree": Report(
+        rows=ROOT / "experiments" / "results" / "judgefree.jsonl",
+        page=ROOT / "PAPERS.md",
+        picture=ROOT / "docs" / "pictures" / "judgefree.png",
+        text=judgefree_report.text,
+        draw=judgefree_report.draw,
+    ),
 }
 
 
@@ -211,7 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if unknown := set(options.experiments) - set(REPORTS):
         parser.error(f"no such experiment: {', '.join(sorted(unknown))}")
-    problems = [problem for name in options.experiments or REPORTS for problem in write(name, options)]
+    made = [name for name, report in REPORTS.items() if report.rows.exists()]
+    problems = [problem for name in options.experiments or made for problem in write(name, options)]
     sys.stderr.writelines(problem + "\n" for problem in problems)
     if options.check:
         sys.exit(1 if problems else 0)

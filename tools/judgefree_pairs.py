@@ -7,22 +7,26 @@ toolroll.preference.decision. Paper: arXiv:2411.17760.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
+import msgspec
 
 from toolroll.cli import command, option_group, uses_model, uses_sampling, uses_seed
 from toolroll.errors import RowError, ToolrollError, UsageError
 from toolroll.models.options import ModelOptions, SamplingOptions
 from toolroll.options import GroupedOption
 from toolroll.preference.deciding import Decider, RuleOptions, rule_options, sides
-from toolroll.preference.foreign import in_form
+from toolroll.preference.foreign import Form, in_form
 from toolroll.preference.generating import Generator
 from toolroll.preference.options import GenerationOptions, generation_options
+from toolroll.preference.ranked import Ranker
 from toolroll.preference.scoring import Names, ScoringOptions, image_paths, scored, scoring_options
 from toolroll.preference.work import Work
 from toolroll.records import field_types, view
+from toolroll.records.base import said
 from toolroll.records.preference import JudgefreePair
 
 if TYPE_CHECKING:
@@ -63,34 +67,51 @@ each with its own prompt and cache; tokens are drawn from
     -sentence             each sentence
 
 at --temperature T, with --top-k and --top-p behind. With --mix logit, h below 0 is contrastive decoding, where --cut
-leaves out tokens whose c is below log(cut) + max c; h = 1 - g is transformers' classifier-free guidance with scale g.
-h must be within -10 .. 1, and 0 .. 1 with the other mixes. Mixing needs the logits of both branches, so it runs in
+leaves out tokens whose c is below log(cut) + max c; h = 1 - g is transformers' classifier-free guidance with scale g. h
+must be within -10 .. 1, and 0 .. 1 with the other mixes. Mixing needs the logits of both branches, so it runs in
 process (--backend hf); where all h are 0, any back end serves. A row that has `chosen` gets only a rejected answer, one
 that has both only the later stages. Where --model names none, sprite writes, the embedded model, which knows rendered
-scenes and charts; --clip glance is the encoder for such.
+scenes and charts; --clip glance (or what TOOLROLL_CLIP names) is the encoder for such. `made` says how answers were
+written, and with --round in which round of training. Log-probabilities under a reference are not noted: pair-logps
+makes them, of the tokens that are trained on.
 
 Seeds come from --seed, the row's id and the number of the pair, so order, batches, shards and resuming change no draw.
 
-score. As clip-score does; `clip` has the scores of both answers, sentence by sentence.
+score. As clip-score does; `clip` has the scores of both answers, sentence by sentence. --scorer-preset csr is 100 times
+1 - mean((1 - a) m + a e), where m and e are the ranks of a sentence among those in its place, divided by their number,
+by the model's mean log-probability and by the encoder, and a is --csr-weight; CSR's encoder is CLIP ViT-L/14 at 336
+pixels. CSR ranks the branches of a search; of finished answers, sentences count up to where the shorter one ends.
 
-decide. With D = score of chosen - score of rejected: keep where D > --keep-margin, reverse where
-D < -(--reverse-margin), else drop (margin). With both 0 only ties are dropped. Scores of other encoders than CLIP want
-other margins. Reversal swaps the answers, their scores, how they were made, and their token counts and
-reference log-probabilities. Also dropped: an empty answer or one without a sentence (empty), two answers that are the
-same but for white space (identical), and what --drop, --script and --max-gap name; length is looked at in the order in
-which a pair is written. Dropped pairs are not written, but counted (-v, and in the manifest); with --with-dropped they
-are, and have `action` drop: filter those before training. judgefree-stats tells what came out.
+decide. With D = score of chosen - score of rejected: keep where D > --keep-margin, reverse where D <
+-(--reverse-margin), else drop (margin). With both 0 only ties are dropped. Scores of other encoders than CLIP want
+other margins. Reversal swaps the answers, their scores, how they were made, and their token counts and reference
+log-probabilities. Also dropped: an empty answer or one without a sentence (empty), two answers that are the same but
+for white space (identical), and what --drop, --script, --max-total-tokens (tokens) and --max-gap (length) name; length
+is looked at in the order in which a pair is written. Token counts are those of pair-logps, else of what was written.
+--margins clipdpo takes CLIP-DPO's 2 to be of 100 times the cosine. Dropped pairs are not written, but counted (-v, and
+in the manifest); with --with-dropped they are, and have `action` drop: filter those before training. judgefree-stats
+tells what came out.
 
 Pairs of RLAIF-V (`question`, `image` or `image_path`), POVID (`conversations`, `rejected_conversations`) and TRL,
-explicit or with the prompt in the answers, are read, and written in TRL's form; `image` becomes `images`, other fields
-stay. TRL's trainer wants images, not paths: cast the column to datasets.List(datasets.Image()). dpo-train reads paths.
+explicit or with the prompt in the answers, are read, and written in the --format; `image` becomes `images`, other
+fields stay. A prompt that is text without a mark for its image becomes a message, as do its answers. TRL's trainer
+wants images, not paths: cast the column to datasets.List(datasets.Image()). dpo-train reads paths.
 """
+
+_READS = msgspec.defstruct(
+    "JudgefreePair",
+    [("images", Annotated[list[Any] | None, said("Paths of images, or objects with their `path`.")], None)],
+    bases=(view(JudgefreePair, "id", "sample"),),
+    kw_only=True,
+    frozen=True,
+    gc=False,
+)
 
 
 @command(
     "judgefree-pairs",
     system="Judge-free",
-    reads=view(JudgefreePair, "id", "sample", "images"),
+    reads=_READS,
     adds=field_types(
         JudgefreePair,
         *("sample", "prompt", "chosen", "rejected", "images", "images_sha256", "made", "clip"),
@@ -110,8 +131,34 @@ stay. TRL's trainer wants images, not paths: cast the column to datasets.List(da
 @click.option(
     "--images", type=click.Path(path_type=Path), metavar="DIR", help="Where images are; else the folder of the rows."
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["trl", "rlaifv", "llava"]),
+    default="trl",
+    show_default=True,
+    help="The form that pairs are written in: TRL's, which dpo-train reads; RLAIF-V's; LLaVA's conversations, with "
+    "rejected_conversations as POVID has them.",
+)
 @option_group("generation", GenerationOptions, generation_options(GroupedOption))
 @option_group("scoring", ScoringOptions, scoring_options(GroupedOption))
+@click.option(
+    "--scorer-preset",
+    type=click.Choice(["csr"]),
+    cls=GroupedOption,
+    section="Scores",
+    help="Score the answers of a pair beside each other as CSR does: by ranks of their sentences, in the encoder's "
+    "scores and in the log-probabilities that --model gives them.",
+)
+@click.option(
+    "--csr-weight",
+    type=click.FloatRange(0, 1),
+    default=0.9,
+    show_default=True,
+    cls=GroupedOption,
+    section="Scores",
+    help="What the encoder's ranks weigh with --scorer-preset csr; with 1 no model is asked.",
+)
 @option_group("rules", RuleOptions, rule_options(GroupedOption))
 @uses_seed
 @uses_sampling
@@ -121,6 +168,9 @@ def main(
     *,
     stage: str,
     images: Path | None,
+    form: Form,
+    scorer_preset: str | None,
+    csr_weight: float,
     generation: GenerationOptions,
     scoring: ScoringOptions,
     rules: RuleOptions,
@@ -150,12 +200,15 @@ def main(
         works = _read(rows)
     if "score" in stages:
         works = _scored(works, rows, lambda: scoring.open(log, lambda: bool(stop)), images)
+        if scorer_preset == "csr":
+            engine = generator.engine if generator else partial(model.open_image_text, log.note, stopped=stop.__bool__)
+            works = Ranker(csr_weight, engine, min_chars=scoring.min_chars, folder=images)(works, rows.ready)
     decider = Decider(rules)
     if "decide" in stages:
         works = decider(works)
     try:
         for work in works:
-            yield work.result()
+            yield work.result(form)
     finally:
         if generator is not None:
             generator.close()

@@ -44,7 +44,9 @@ Results do not depend on --batch-rows and --micro-tokens but for rounding.
     "pair-logps",
     system="Training",
     reads=view(Pair, "id", "prompt", "chosen", "rejected", "images", "weight"),
-    adds=field_types(Pair, "ref_chosen_logps", "ref_rejected_logps", "chosen_tokens", "rejected_tokens"),
+    adds=field_types(
+        Pair, "ref_chosen_logps", "ref_rejected_logps", "prompt_tokens", "chosen_tokens", "rejected_tokens"
+    ),
     key=("id",),
     slow=True,
     epilog="See dpo-train(1), toolroll-records(5).",
@@ -111,7 +113,7 @@ def main(
     """Add to pairs what a reference model says of their answers.
 
     Reads pairs of a better and a worse answer to one prompt, with images or without. Adds the log-probabilities of
-    both, `ref_chosen_logps` and `ref_rejected_logps`, and their numbers of tokens.
+    both, `ref_chosen_logps` and `ref_rejected_logps`, and the numbers of tokens.
     """
     from toolroll.train.pairs import PairScorer, TooLong, encode_row
 
@@ -149,6 +151,7 @@ def _scored(scorer: PairScorer, held: list[tuple[Row[Any], Encoded | None]], mic
         yield row.add(
             ref_chosen_logps=chosen,
             ref_rejected_logps=rejected,
+            prompt_tokens=len(pair.prompt),
             chosen_tokens=len(pair.chosen),
             rejected_tokens=len(pair.rejected),
         )

@@ -99,7 +99,33 @@ def test_a_given_answer_gets_a_rejected_one_and_a_pair_stays(folder):
     assert one["chosen"][0]["content"][0]["text"] == "A red square."
     assert one["made"]["chosen"] is None
     assert one["made"]["rejected"]["h"] > 0
-    assert (other["chosen"], other["rejected"], other["images"]) == ("A", "B", ["blue.png"])
+    assert [other[side][0]["content"][0]["text"] for side in ("chosen", "rejected")] == ["A", "B"]
+    assert (other["images"], "made" in other) == (["blue.png"], False)
+
+
+def test_scores_as_csr_has_them_and_tokens_and_rounds_are_noted(folder):
+    args = ("--clip", "clip", "--scorer-preset", "csr", "--with-dropped")
+    rows = run(folder, *MAKE, "--round", "3", rows=ROWS).rows
+    assert all(row["made"]["round"] == 3 for row in rows)
+    stdin = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    logps = frame.shell("pair-logps --model llava --device cpu", cwd=folder, stdin=stdin).rows
+    assert [row["made"]["prompt_tokens"] for row in rows] == [row["prompt_tokens"] for row in logps]
+    whole = run(folder, "--model", "llava", "--response-tokens", "8", "--round", "3", *args, rows=ROWS).rows
+    parts = run(folder, "--stage", "score,decide", "--model", "llava", *args, rows=rows).rows
+    assert whole == parts
+    scored = [row for row in whole if row["reason"] != "empty"]
+    assert scored
+    for row in scored:
+        clip = row["clip"]
+        assert clip["preset"] == "csr"
+        assert clip["chosen"]["score"] + clip["rejected"]["score"] == pytest.approx(50)
+        for side in ("chosen", "rejected"):
+            assert all(one["logprob"] < 0 for one in clip[side]["sentences"])
+    most = max(row["made"]["prompt_tokens"] for row in rows) + 7
+    fewer = run(folder, "--stage", "decide", "--max-total-tokens", most, "--with-dropped", rows=whole).rows
+    assert "tokens" in {row["reason"] for row in fewer}
+    (short,) = run(folder, "--stage", "score", *args, "--csr-weight", "1", rows=rows[:1]).rows
+    assert {one["logprob"] for side in ("chosen", "rejected") for one in short["clip"][side]["sentences"]} <= {None}
 
 
 def test_bad_rows_fail_alone(folder):

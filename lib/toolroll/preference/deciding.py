@@ -32,6 +32,7 @@ class RuleOptions:
     length_two_sided: bool = False
     drop: tuple[str, ...] = ()
     script: str | None = None
+    max_total_tokens: int | None = None
     with_dropped: bool = False
 
     def __post_init__(self) -> None:
@@ -51,6 +52,7 @@ class RuleOptions:
             two_sided=self.length_two_sided,
             drop=tuple(name for name in self.drop if name != "duplicate"),
             script=self.script,
+            max_total_tokens=self.max_total_tokens,
         )
 
 
@@ -94,6 +96,13 @@ def rule_options(option: Callable[..., click.Option]) -> list[click.Option]:
             "came before. Repeatable.",
         ),
         make("--script", metavar="NAME", help="Drop a pair with an answer in other letters: latin, cyrillic, cjk, ..."),
+        make(
+            "--max-total-tokens",
+            type=click.IntRange(min=2),
+            metavar="N",
+            help="Drop a pair whose prompt, images and all, has more tokens with either answer, so that no trainer has "
+            "to cut it.",
+        ),
         make("--with-dropped", is_flag=True, help="Also write pairs that are dropped, with the reason."),
     ]
 
@@ -132,6 +141,8 @@ class Decider:
         one, other = sides(work.fields)
         if rules.on_negative != "keep" and work.fields.get("clip") is None:
             raise RowError("no scores, which --stage score makes (or --on-negative keep)")
+        if rules.max_total_tokens is not None and None in (one.tokens, other.tokens):
+            raise RowError("no token counts for --max-total-tokens, which pair-logps makes")
         verdict = decide(one, other, rules)
         action, reason = verdict.action, verdict.reason
         if "duplicate" in self.options.drop and action != "drop" and self._is_known(work.fields, one, other):
@@ -183,7 +194,17 @@ def _side(fields: Mapping[str, Any], name: str) -> Side:
     made = _part(fields, "made", name) or {}
     if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
         raise RowError(f"the score of `{name}` is no number")
-    return Side(text_of(fields[name], name), score, made.get("finish") == "length")
+    return Side(text_of(fields[name], name), score, made.get("finish") == "length", _total_tokens(fields, name, made))
+
+
+def _total_tokens(fields: Mapping[str, Any], name: str, made: Mapping[str, Any]) -> int | None:
+    """Tokens of the prompt with an answer: as pair-logps counted them, else as they were written."""
+    counted = (fields.get("prompt_tokens"), fields.get(f"{name}_tokens"))
+    written = ((fields.get("made") or {}).get("prompt_tokens"), made.get("tokens"))
+    for prompt, answer in (counted, written):
+        if isinstance(prompt, int) and isinstance(answer, int):
+            return prompt + answer
+    return None
 
 
 def _part(fields: Mapping[str, Any], record: str, name: str) -> Mapping[str, Any] | None:

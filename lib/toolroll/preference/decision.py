@@ -27,11 +27,16 @@ _TWINS = (("ref_chosen_logps", "ref_rejected_logps"), ("chosen_tokens", "rejecte
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """An answer of a pair: its text, its score (None or NaN where it has none), whether a limit cut it."""
+    """An answer of a pair.
+
+    Its text, its score (None or NaN where it has none), whether a limit cut it, how many tokens it has with its prompt
+    (None where nobody counted).
+    """
 
     text: str
     score: float | None = None
     cut: bool = False
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,8 @@ class Rules:
     keep_margin, reverse_margin >= 0, in the units of the scores. on_negative: what becomes of a pair whose rejected
     answer scores higher by more than the margin; "keep" does not look at scores at all. max_gap: the largest
     (len(rejected) - len(chosen)) / len(rejected) in words of a pair as it is written; two_sided: its absolute value.
-    drop: further faults (`answers.FAULTS`, and "cut"). script: the letters answers are to have.
+    drop: further faults (`answers.FAULTS`, and "cut"). script: the letters answers are to have. max_total_tokens: the
+    most tokens of the prompt with either answer; where nobody counted, nothing is dropped for it.
     """
 
     keep_margin: float = 0.0
@@ -51,6 +57,7 @@ class Rules:
     two_sided: bool = False
     drop: Collection[str] = ()
     script: str | None = None
+    max_total_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +163,11 @@ def _unfit(chosen: Side, rejected: Side, rules: Rules) -> str | None:
         return "identical"
     if "cut" in rules.drop and (chosen.cut or rejected.cut):
         return "cut"
+    if (
+        rules.max_total_tokens is not None
+        and max(one.tokens or 0 for one in (chosen, rejected)) > rules.max_total_tokens
+    ):
+        return "tokens"
     return None
 
 

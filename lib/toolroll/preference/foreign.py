@@ -1,20 +1,26 @@
-"""Pairs as other projects write them, in TRL's form: `prompt`, `chosen`, `rejected`, `images`.
+"""Pairs as other projects write them, in TRL's form and back: `prompt`, `chosen`, `rejected`, `images`.
 
 TRL       these fields, or messages of `chosen` and `rejected` that begin with the prompt
 RLAIF-V   `question`, `chosen`, `rejected`, `image` or `image_path`
-POVID     `conversations`, `rejected_conversations` of {"from", "value"}, `image`
+POVID     `conversations`, `rejected_conversations` of {"from", "value"}, `image`; LLaVA's form, with a second answer
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from toolroll.errors import RowError
 from toolroll.preference.scoring import Names, image_names
+from toolroll.preference.texts import text_of
+
+Form = Literal["trl", "rlaifv", "llava"]
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_NAMES = {"user": "human", "assistant": "gpt", "system": "system"}
 MARK = "<image>"  #: what stands for an image in texts of LLaVA's kind
+_MARKED = re.compile(r"<[^<>\s]*(?:image|img)[^<>\s]*>|\[IMG\]", re.IGNORECASE)  # in texts of any model's kind
 
 
 def in_form(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,13 +30,16 @@ def in_form(fields: Mapping[str, Any]) -> dict[str, Any]:
     [{'role': 'assistant', 'content': [{'type': 'text', 'text': 'A cube.'}]}]
     """
     images = image_names(Names(fields))
-    found = {} if fields.get("images") or not images else {"images": images}
+    found = {} if not images or fields.get("images") == images else {"images": images}
     if fields.get("conversations") is not None:
         return {**found, **_povid(fields, len(images))}
     for name in ("chosen", "rejected"):
         if fields.get(name) is None:
             raise RowError(f"no `{name}`")
     if fields.get("prompt") is not None:
+        texts = [fields[name] for name in ("prompt", "chosen", "rejected")]
+        if images and all(isinstance(text, str) for text in texts) and not _MARKED.search(texts[0]):
+            return {**found, **pair(asked(texts[0], len(images)), texts[1], texts[2])}
         return found
     if fields.get("question") is not None:
         texts = [fields[name] for name in ("question", "chosen", "rejected")]
@@ -38,6 +47,43 @@ def in_form(fields: Mapping[str, Any]) -> dict[str, Any]:
             raise RowError("`question`, `chosen` and `rejected` are not all text")
         return {**found, **pair(asked(texts[0], len(images)), texts[1], texts[2])}
     return {**found, **_implicit(fields["chosen"], fields["rejected"])}
+
+
+def out_of_form(fields: Mapping[str, Any], form: Form) -> dict[str, Any]:
+    r"""The fields of a pair in TRL's form that have to be set to give it another; None for one that has to go.
+
+    RowError for a pair that the form has no room for: RLAIF-V's has that for one question and one image, LLaVA's for
+    one image.
+
+    >>> made = out_of_form({**pair(asked("What?", 1), "A cube.", "A dog."), "images": ["a.png"]}, "llava")
+    >>> made["conversations"], made["image"]
+    ([{'from': 'human', 'value': '<image>\\nWhat?'}, {'from': 'gpt', 'value': 'A cube.'}], 'a.png')
+    """
+    if form == "trl":
+        return {}
+    images = image_names(Names(fields))
+    if len(images) > 1:
+        raise RowError(f"{len(images)} images, and the form {form} has room for one")
+    prompt = fields.get("prompt")
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt or ())
+    said = [(str(turn.get("role")), _bare(text_of([turn], "prompt"))) for turn in turns]
+    one, other = (text_of(fields.get(name), name) for name in ("chosen", "rejected"))
+    image = images[0] if images else None
+    if form == "rlaifv":
+        if [role for role, _ in said] != ["user"]:
+            raise RowError("the prompt is not one question, and the form rlaifv has room for one")
+        gone = dict.fromkeys(["prompt", "images", "image"])
+        return {"question": said[0][1], "chosen": one, "rejected": other, "image_path": image, **gone}
+    if not said or any(role not in _NAMES for role, _ in said):
+        raise RowError("the prompt has no conversation of a user and an assistant")
+    first = next((at for at, (role, _) in enumerate(said) if role == "user"), 0)
+    before = [
+        {"from": _NAMES[role], "value": f"{MARK}\n{text}" if image is not None and at == first else text}
+        for at, (role, text) in enumerate(said)
+    ]
+    answers = [[*before, {"from": "gpt", "value": text}] for text in (one, other)]
+    gone = dict.fromkeys(["prompt", "images", "image_path", "question", "chosen", "rejected"])
+    return {"conversations": answers[0], "rejected_conversations": answers[1], "image": image, **gone}
 
 
 def asked(text: str, images: int) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from toolroll.preference.strength import Answer, Plan, planned
 from toolroll.preference.texts import text_of
 from toolroll.preference.work import Work
 from toolroll.run.seeds import record_seed
+from toolroll.world.questions import DESCRIBE
 
 if TYPE_CHECKING:
     from toolroll.models.base import Completion, Sampling
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from toolroll.run.loop import Rows
     from toolroll.run.signals import StopFlag
 
-#: What is asked about an image where a row asks nothing.
+#: What is asked about an image where a row asks nothing; sprite is asked what it was asked while it learned.
 PROMPTS = (
     "Describe this image in detail.",
     "What does this picture show? Describe everything you see.",
@@ -71,7 +72,8 @@ class Generator:
         self._strength, self._ladder = options.strength(), options.levels()
         mixing = Mixing(options.mix, options.cut)  # type: ignore[arg-type]
         mixing.check(*options.bounds(), place="--ladder" if options.ladder else "--h")
-        self._lines: tuple[str, ...] = PROMPTS
+        ships = model.base_url is None and model.model in ("embedded", "sprite")
+        self._lines: tuple[str, ...] = (DESCRIBE,) if ships else PROMPTS
         if options.prompts is not None:
             lines = read_template(options.prompts).splitlines()
             self._lines = tuple(line.strip() for line in lines if line.strip())
@@ -91,6 +93,12 @@ class Generator:
         """Free the model."""
         if self._engine is not None:
             self._engine.close()
+
+    def engine(self) -> ImageTextEngine:
+        """The model, loaded now if it was not yet."""
+        if self._engine is None:
+            self._engine = self._open()
+        return self._engine
 
     def __call__(self, rows: Rows[Any]) -> Iterator[Work]:
         """The records of all pairs of the rows; a row that is a pair already comes out as it is."""
@@ -174,8 +182,8 @@ class Generator:
     def _written(self, held: Sequence[Work | _Asking]) -> list[Work] | None:
         """The records of all pairs; None when the run was stopped."""
         jobs = [one for one in held if isinstance(one, _Asking)]
-        if jobs and self._engine is None:
-            self._engine = self._open()
+        if jobs:
+            self.engine()
         try:
             answers = self._answers(jobs)
         except Stopped:
@@ -232,6 +240,7 @@ class Generator:
         given = job.work.fields.get("chosen")
         made: dict[str, Any] = {"chosen": None, "rejected": None, "mix": self.options.mix}
         made |= {"uncond": self.options.uncond, "model": self._engine.name if self._engine else None}
+        made |= {"prompt_tokens": None, "round": self.options.round}
         for name, place in (("chosen", better), ("rejected", worse)):
             if name == "chosen" and given is not None:
                 if isinstance(given, str):
@@ -243,6 +252,7 @@ class Generator:
             if isinstance(result, Exception):
                 raise result
             made[name] = _noted(job.plan.answers[place], result)
+            made["prompt_tokens"] = None if result.prompt_ids is None else len(result.prompt_ids)
             work.set(**{name: answered(result.text)})
         return work.set(made=made, images_sha256=[_digest(file) for file in job.files])
 

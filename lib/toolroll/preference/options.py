@@ -29,6 +29,7 @@ class GenerationOptions:
     uncond: str = "drop"
     prompts: Path | None = None
     response_tokens: int = 256
+    round: int | None = None
 
     def strength(self) -> Strength | None:
         """Where the h of rejected answers comes from; None with a ladder."""
@@ -106,7 +107,14 @@ def generation_options(option: Callable[..., click.Option]) -> list[click.Option
             "--prompts",
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="What rows without a prompt ask: a line of this file, else one of eight that ask for a description.",
+            help="What rows without a prompt ask: a line of this file, else one of eight that ask for a description "
+            "(of sprite the one that it knows).",
         ),
         make("--response-tokens", type=click.IntRange(min=1), default=256, help="Longest answer."),
+        make(
+            "--round",
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="Note this number in `made`: the round of training the model stands in.",
+        ),
     ]

@@ -31,15 +31,29 @@ def sentences(text: str, *, min_chars: int = 4) -> list[str]:
     >>> sentences("Dr. J. Smith holds 3.5 l. There are cats, e.g. two... or more! 有一只猫。红色的。")
     ['Dr. J. Smith holds 3.5 l.', 'There are cats, e.g. two... or more!', '有一只猫。', '红色的。']
     """
-    pieces: list[str] = []
-    for line in text.splitlines():
-        for piece in _of_line(_BULLET.sub("", line)):
+    return [sentence for sentence, _ in ended(text, min_chars=min_chars)]
+
+
+def ended(text: str, *, min_chars: int = 4) -> list[tuple[str, int]]:
+    """The sentences of a text, and behind how many of its characters each of them ends.
+
+    >>> ended("- A cat. 3! - A dog.", min_chars=4)
+    [('A cat.', 8), ('- A dog.', 20)]
+    """
+    pieces: list[tuple[str, int]] = []
+    start = 0
+    for line in text.splitlines(keepends=True):
+        bullet = _BULLET.match(line)
+        skipped = bullet.end() if bullet else 0
+        for piece, end in _of_line(line[skipped:]):
             if not any(letter.isalpha() for letter in piece):
                 continue
+            at = start + skipped + end
             if len(piece) < min_chars and pieces:
-                pieces[-1] += f" {piece}"
+                pieces[-1] = (f"{pieces[-1][0]} {piece}", at)
             else:
-                pieces.append(piece)
+                pieces.append((piece, at))
+        start += len(line)
     return pieces
 
 
@@ -70,15 +84,16 @@ def windows(sentence: str, encode: Encode, limit: int) -> list[list[int]]:
     return found
 
 
-def _of_line(line: str) -> list[str]:
+def _of_line(line: str) -> list[tuple[str, int]]:
     pieces = []
+    line = line.rstrip()
     start = 0
     for end in _END.finditer(line):
         if _goes_on(line, start, end):
             continue
-        pieces.append(line[start : end.end()].strip())
+        pieces.append((line[start : end.end()].strip(), end.end()))
         start = end.end()
-    return [*pieces, line[start:].strip()]
+    return [*pieces, (line[start:].strip(), len(line))]
 
 
 def _goes_on(line: str, start: int, end: re.Match[str]) -> bool:

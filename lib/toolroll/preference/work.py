@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,13 +10,14 @@ import msgspec
 
 from toolroll.errors import RowError
 from toolroll.io.rows import Row
+from toolroll.preference.foreign import Form, out_of_form
 
 #: The fields of pairs, by the names that toolroll, TRL, RLAIF-V and POVID have for them.
 FIELDS = frozenset(
     [
         *("id", "sample", "prompt", "question", "chosen", "rejected", "conversations", "rejected_conversations"),
         *("images", "image", "image_path", "images_sha256", "made", "clip", "action", "reason", "delta", "reversed"),
-        *("ref_chosen_logps", "ref_rejected_logps", "chosen_tokens", "rejected_tokens"),
+        *("ref_chosen_logps", "ref_rejected_logps", "prompt_tokens", "chosen_tokens", "rejected_tokens"),
     ]
 )
 
@@ -48,14 +50,21 @@ class Work:
         self.error = why
         return self
 
-    def result(self) -> Row[Any]:
-        """The row to be written."""
-        made = {name: self.fields[name] for name in self.new}
+    def result(self, form: Form = "trl") -> Row[Any]:
+        """The row to be written, in one of the forms pairs have."""
         row = self.row
-        if self.error is None and "image" in self.fields and "images" in self.fields:
-            row = _without(row, "image")  # TRL would take it instead of `images`
-        row = row.fail(self.error, **made) if self.error is not None else row.add(**made)
-        row.dropped = self.dropped and self.error is None
+        made = {name: self.fields[name] for name in self.new}
+        if self.error is None and form != "trl" and not self.dropped:
+            try:
+                return _changed(row.add(**made), out_of_form(self.fields, form))
+            except RowError as error:
+                self.error = error.why
+        if self.error is not None:
+            return row.fail(self.error, **made)
+        if "image" in self.fields and "images" in self.fields:
+            row = _changed(row, {"image": None})  # TRL would take it instead of `images`
+        row = row.add(**made)
+        row.dropped = self.dropped
         return row
 
 
@@ -68,10 +77,13 @@ def known_fields(row: Row[Any]) -> dict[str, Any]:
         raise RowError(f"a field cannot be read: {error}") from error
 
 
-def _without(row: Row[Any], name: str) -> Row[Any]:
-    """A row without one of its fields; the others stay as they are written."""
-    fields: dict[str, msgspec.Raw] = msgspec.json.decode(row.raw, type=dict[str, msgspec.Raw])
-    fields.pop(name, None)
+def _changed(row: Row[Any], changes: Mapping[str, Any]) -> Row[Any]:
+    """A row with some fields set, those that are to be None left out; the others stay as they are written."""
+    fields: dict[str, msgspec.Raw] = msgspec.json.decode(row.encode(), type=dict[str, msgspec.Raw])
+    for name, value in changes.items():
+        fields.pop(name, None)
+        if value is not None:
+            fields[name] = msgspec.Raw(msgspec.json.encode(value))
     made = row.bare()
     made.raw = msgspec.json.encode(fields)
     return made

@@ -60,6 +60,9 @@ class SentenceScored(Record, kw_only=True, frozen=True):
         float, said("Its score, 100 times the cosine with the image unless another measure was asked for.")
     ]
     windows: Annotated[Count, said("In how many windows of tokens the encoder read it.")]
+    logprob: Annotated[
+        float | None, said("Mean log-probability of its tokens under the model, in nats (--scorer-preset csr).")
+    ] = None
 
 
 class ImageTexts(Record, kw_only=True, frozen=True):
@@ -94,6 +97,7 @@ class PairScores(Record, kw_only=True, frozen=True):
     chosen: Annotated[TextScored | None, said("The scores of `chosen`.")] = None
     rejected: Annotated[TextScored | None, said("The scores of `rejected`.")] = None
     model: Annotated[str | None, said("The encoder.")] = None
+    preset: Annotated[str | None, said("Whose way of scoring it is, where not that of clip-score.")] = None
 
 
 class MadeAnswer(Record, kw_only=True, frozen=True):
@@ -113,6 +117,8 @@ class MadePair(Record, kw_only=True, frozen=True):
     mix: Annotated[str | None, said("How the branches were mixed.")] = None
     uncond: Annotated[str | None, said("What the branch got that did not see the image.")] = None
     model: Annotated[str | None, said("What runs the model, and its name.")] = None
+    prompt_tokens: Annotated[Count | None, said("Tokens of the prompt, those of its images included.")] = None
+    round: Annotated[Count | None, said("The round of training it was made in, by --round.")] = None
 
 
 class JudgefreePair(Pair, kw_only=True, frozen=True):

@@ -63,6 +63,7 @@ class Pair(Record, kw_only=True, frozen=True):
     ref_rejected_logps: Annotated[
         float | None, said("Sum of the log-probabilities of `rejected` in nats under the reference policy.")
     ] = None
+    prompt_tokens: Annotated[Count | None, said("Tokens of `prompt`, those of its images included.")] = None
     chosen_tokens: Annotated[Count | None, said("Tokens of `chosen`, its end included.")] = None
     rejected_tokens: Annotated[Count | None, said("Tokens of `rejected`, its end included.")] = None
 

@@ -42,6 +42,39 @@ def test_the_table(one, other, margin, action, reason, delta):
     assert verdict.delta == delta
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "how", "measure", "margin", "action", "reason"),
+    [
+        ([26, 24, 28], [25, 21], "mean", "cos", 0, "keep", None),
+        ([22, 20], [24, 26], "mean", "cos", 0, "reverse", None),
+        ([25], [25], "mean", "cos", 0, "drop", "margin"),
+        ([28, 28, 10], [23], "mean", "cos", 0, "reverse", None),
+        ([28, 28, 10], [23], "min", "cos", 0, "reverse", None),
+        ([28, 28, 10], [23], "last", "cos", 0, "reverse", None),
+        ([30], [], "mean", "cos", 0, "drop", "empty"),
+        ([-2], [-5], "mean", "cos", 0, "keep", None),
+        ([-2], [-5], "mean", "clipscore", 0, "drop", "margin"),
+    ],
+)
+def test_the_table_from_sentences_on(one, other, how, measure, margin, action, reason):
+    """The cosines of sentences, as 100 times themselves or as CLIPScore, through aggregate and decision."""
+    scores = pytest.importorskip("toolroll.preference.scores", reason="scores are tensors")
+    found = [
+        scores.aggregated([scores.SentenceScore("", scores.measured(s / 100, measure), 1, 1) for s in sentences], how)
+        for sentences in (one, other)
+    ]
+    verdict = judged(*found, margin, margin)
+    assert (verdict.action, verdict.reason) == (action, reason)
+
+
+def test_pairs_of_too_many_tokens_are_dropped_not_cut():
+    few, many = Side(ONE, 26, tokens=100), Side(OTHER, 25, tokens=101)
+    assert decide(few, many, Rules(max_total_tokens=101)).action == "keep"
+    assert decide(few, many, Rules(max_total_tokens=100)).reason == "tokens"
+    assert decide(many, few, Rules(max_total_tokens=100)).reason == "tokens"
+    assert decide(Side(ONE, 26), Side(OTHER, 25), Rules(max_total_tokens=2)).action == "keep"
+
+
 def test_an_empty_answer_is_dropped_before_anything_is_divided_by_its_length():
     assert decide(Side(ONE, 30), Side(" ", 20), Rules(max_gap=0.1)).reason == "empty"
     assert decide(Side("...", 30), Side(ONE, 20), Rules(on_negative="keep")).reason == "empty"
@@ -97,7 +130,7 @@ def test_faults_of_answers():
 
 scores = st.one_of(st.none(), st.just(math.nan), st.integers(-40, 40).map(lambda n: n / 4))
 texts = st.text("ab 红.", max_size=12)
-sides = st.builds(Side, texts, scores, st.booleans())
+sides = st.builds(Side, texts, scores, st.booleans(), st.one_of(st.none(), st.integers(1, 20)))
 margins = st.integers(0, 12).map(lambda n: n / 4)
 rules = st.builds(
     Rules,
@@ -107,6 +140,8 @@ rules = st.builds(
     st.one_of(st.none(), st.sampled_from([0.0, 0.25, 0.5])),
     st.booleans(),
     st.sets(st.sampled_from(["cut", "loop"])),
+    st.none(),
+    st.one_of(st.none(), st.integers(1, 20)),
 )
 
 
