@@ -45,7 +45,8 @@ that is named by its other attributes, `answers` all questions with one right an
 
 Made by `python models/make.py --seed {seed}` from rendered pictures alone: {pictures} scenes and {charts} charts. The
 vision tower learned in {tower} steps what each patch shows, the language half in {steps} steps what is said of
-the pictures, both together in {sharpen} more. Training took {minutes:.0f} minutes on {threads} thread(s) of a CPU.
+the pictures, and in {answers} more mostly to answer questions. Training took {minutes:.0f} minutes on {threads}
+thread(s) of a CPU.
 
 `model.safetensors` has SHA-256 {digest}.
 """
@@ -85,13 +86,13 @@ def write_sprite(
     folder = given.out / "sprite"
     _saved(model, folder, sprite.processor(words))
     scores = evaluate.sprite_scores(str(folder), COUNT[given.size == "full"])
-    seconds = sum(told[stage]["seconds"] for stage in ("tower", "sprite", "sharpen"))
+    seconds = sum(told[stage]["seconds"] for stage in ("tower", "sprite", "answers"))
     text = SPRITE.format(
         **_common(model, words, size, given, scores, folder),
         seen=sprite.SEEN,
         charts=size.charts,
         steps=size.sprite.steps,
-        sharpen=size.sharpen.steps,
+        answers=size.answers.steps,
         minutes=seconds / 60,
     )
     _record(folder, text, scores, told, size)

@@ -38,6 +38,7 @@ from toolroll.world.draws import Draws
 from toolroll.world.scene import Scene
 
 LENGTH = 77  #: tokens of a text, as with CLIP
+SHORT = 20  #: tokens of a short text
 LEARNING = 2  #: layers of the tower that go on learning
 AHEAD = 4  #: batches made ahead
 SCALE = 10.0  #: the scale of cosines at first; 30 at most, so that they stay apart
@@ -112,8 +113,15 @@ class Learning(nn.Module):
         return functional.normalize(self.seen(self.norm(hidden[:, 0])), dim=-1)
 
     def texts(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Vectors [m, joint] of texts."""
-        return functional.normalize(self.read(self.text(input_ids=ids, attention_mask=mask).pooler_output), dim=-1)
+        """Vectors [m, joint] of texts; short ones are read apart from long ones, with less filling."""
+        lengths = mask.sum(1)
+        made = ids.new_zeros(len(ids), self.read.out_features, dtype=self.read.weight.dtype)
+        for rows in ((lengths <= SHORT).nonzero()[:, 0], (lengths > SHORT).nonzero()[:, 0]):
+            if len(rows):
+                longest = int(lengths[rows].max())
+                read = self.text(input_ids=ids[rows, :longest], attention_mask=mask[rows, :longest])
+                made = made.index_copy(0, rows, self.read(read.pooler_output))
+        return functional.normalize(made, dim=-1)
 
 
 @dataclass

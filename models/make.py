@@ -1,7 +1,7 @@
 """Make the models that toolroll ships, sprite and glance, from nothing: `python models/make.py`, or `make models`.
 
 Stages, each resumable and each kept in the cache: pictures (rendered scenes and drawn charts), words (the tokenizer),
-tower (the vision tower), sprite and sharpen (the image-text model), glance (the contrastive encoder), evaluate, write.
+tower (the vision tower), sprite and answers (the image-text model), glance (the contrastive encoder), evaluate, write.
 """
 
 from __future__ import annotations

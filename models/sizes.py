@@ -40,14 +40,14 @@ class Size:
     held_out: int  #: scenes that are only measured on; a quarter as many charts
     tower: Stage
     sprite: Stage
-    sharpen: Stage
+    answers: Stage
     glance: Stage
     width: int = 160  #: of the vision tower
     depth: int = 5
     inner: int = 480
     heads: int = 5
     text_width: int = 192  #: of sprite's language model
-    text_depth: int = 6
+    text_depth: int = 4
     text_inner: int = 512
     text_heads: int = 6
     clip_width: int = 96  #: of glance's text tower
@@ -55,7 +55,7 @@ class Size:
     clip_inner: int = 256
     clip_heads: int = 4
     joint: int = 128  #: of glance's vectors
-    turns: int = 14  #: questions about a picture in one training row
+    turns: int = 12  #: questions about a picture in one training row
 
 
 FULL = Size(
@@ -63,9 +63,9 @@ FULL = Size(
     charts=1_600,
     held_out=600,
     tower=Stage(2_400, 32, 1e-3),
-    sprite=Stage(6_000, 8, 1e-3),
-    sharpen=Stage(600, 8, 3e-4, 1e-3),
-    glance=Stage(3_000, 32, 1e-3),
+    sprite=Stage(2_400, 8, 1e-3),
+    answers=Stage(1_100, 16, 1e-3, 3e-3),
+    glance=Stage(2_000, 32, 1e-3),
 )
 TINY = Size(
     scenes=48,
@@ -73,7 +73,7 @@ TINY = Size(
     held_out=8,
     tower=Stage(4, 8, 1e-3),
     sprite=Stage(4, 4, 1e-3),
-    sharpen=Stage(2, 4, 1e-3),
+    answers=Stage(2, 4, 1e-3),
     glance=Stage(4, 8, 1e-3),
     width=32,
     depth=2,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from toolroll.world.draws import Draws
 from toolroll.world.game import clue_turn, vote_turn
 from toolroll.world.questions import (
@@ -16,27 +18,52 @@ from toolroll.world.scene import Scene
 from toolroll.world.tables import Table
 
 ATTRIBUTES = ("color", "shape", "material", "size")
-OFTEN = (  #: kinds of questions that fill up a row, each as often as it stands here
-    *ATTRIBUTES * 2,
-    *["existence"] * 5,
-    *["lists"] * 3,
-    *["count"] * 3,
-    *["position"] * 3,
-    "place",
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is asked: kinds of questions that fill up a row, each as often as it stands here; how much the end of an
+    answer weighs beside its other tokens; every how many batches have long turns, too.
+    """
+
+    questions: tuple[str, ...]
+    ending: float = 1.0
+    talk_every: int = 1
+
+
+TALK = Lesson(
+    (*ATTRIBUTES * 2, *["existence"] * 5, *["lists"] * 3, *["count"] * 3, *["position"] * 3, "place"),
+)
+#: what is slow to learn comes more often, a colour above all
+ANSWERS = Lesson(
+    (
+        *["color"] * 4,
+        *["shape", "material"] * 2,
+        "size",
+        *["existence"] * 3,
+        *["lists"] * 3,
+        *["count"] * 3,
+        *["position"] * 3,
+        "place",
+    ),
+    ending=0.2,
+    talk_every=5,
 )
 
 
-def turns_of(about: Scene | Table, draws: Draws, count: int) -> list[Asked]:
-    """About `count` turns on a picture: a caption, often a list, a clue and a vote, the rest questions."""
+def turns_of(
+    about: Scene | Table, draws: Draws, count: int, lesson: Lesson = TALK, *, talk: bool = True
+) -> list[Asked]:
+    """About `count` turns on a picture: with `talk` a caption, often a clue and a vote, the rest questions."""
     if isinstance(about, Table):
         return chart_questions(about, draws)
-    told = [description(about) if draws.below(3) else enumeration(about)]
-    if draws.below(3):
+    told = [description(about) if draws.below(3) else enumeration(about)] if talk else []
+    if talk and draws.below(3):
         told.append(clue_turn(about, draws))
-    if about.solids and draws.below(2):
+    if talk and about.solids and not draws.below(3):
         told.append(vote_turn(about, draws))
     while len(told) < count:
-        kind = draws.pick(OFTEN)
+        kind = draws.pick(lesson.questions)
         asked = attribute_question(about, kind, draws) if kind in ATTRIBUTES else QUESTIONS[kind](about, draws)
         if asked is not None:
             told.append(asked)
