@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any
 import evaluate
 import glance
 import sprite
-import torch
 from sizes import Size
 from tokenizers import Tokenizer
 from transformers import CLIPModel, LlavaForConditionalGeneration
@@ -136,7 +136,7 @@ def _common(
         "seed": given.seed,
         "pictures": size.scenes,
         "tower": size.tower.steps,
-        "threads": torch.get_num_threads(),
+        "threads": given.threads or os.cpu_count(),
         "digest": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
     }
 

@@ -10,6 +10,7 @@ import math
 import multiprocessing
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -211,22 +212,22 @@ def before(tower: CLIPVisionModel, images: np.ndarray[Any, Any], batch: int = 12
 
 
 def taught(
-    size: Size, pictures: Pictures, tower: CLIPVisionModel, words: Tokenizer, cache: Path, seed: int
+    size: Size, pictures: Pictures, tower: CLIPVisionModel, words: Tokenizer, folder: Path, seed: int
 ) -> tuple[CLIPModel, dict[str, float]]:
     """The trained model. It learns from scenes alone."""
     torch.manual_seed(seed)
     model = built(size, words, tower)
     scenes = int((pictures.charts[:, 0] < 0).sum())
-    hidden = before(tower, pictures.images[:scenes])
+    hidden = cache(lambda: before(tower, pictures.images[:scenes]))  # not where all is learned already
     learning = Learning(model)
     drawn = Drawn(pictures, shuffles(scenes, size.glance.batch, seed), words)
     try:
 
         def loss(batch: tuple[Tensor, Held]) -> tuple[Tensor, dict[str, float]]:
             rows, given = batch
-            return loss_of(learning, hidden[rows].float(), given)
+            return loss_of(learning, hidden()[rows].float(), given)
 
-        logged = train(learning, size.glance, drawn, loss, cache, "glance")
+        logged = train(learning, size.glance, drawn, loss, folder, "glance")
     finally:
         drawn.close()
     return model, logged

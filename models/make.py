@@ -59,8 +59,7 @@ def made(given: argparse.Namespace, size: Size, cache: Path) -> None:
     if last >= STAGES.index("sprite") and given.only != "glance":
         import sprite
 
-        seen = tower.features(seeing, pictures)
-        model, logs = sprite.taught(size, pictures, seen, seeing, words, cache, given.seed)
+        model, logs = sprite.taught(size, pictures, seeing, words, cache, given.seed)
         told |= logs
         if given.until == "write":
             import card

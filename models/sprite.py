@@ -10,6 +10,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from stages import shuffles, train
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
-from tower import config_of
+from tower import config_of, features
 from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionModel,
@@ -253,7 +254,7 @@ def _told(rows: list[int], seeds: list[int], count: int, lesson: Lesson, talk: b
 
 
 def taught(
-    size: Size, pictures: Pictures, seen: Tensor, tower: CLIPVisionModel, words: Tokenizer, cache: Path, seed: int
+    size: Size, pictures: Pictures, tower: CLIPVisionModel, words: Tokenizer, folder: Path, seed: int
 ) -> tuple[LlavaForConditionalGeneration, dict[str, dict[str, float]]]:
     """The trained model, on top of what the tower sees.
 
@@ -264,6 +265,7 @@ def taught(
     torch.manual_seed(seed)
     model = built(size, words, tower)
     model.model.vision_tower.requires_grad_(False)
+    seen = cache(lambda: features(tower, pictures))  # not where all is learned already
     logs = {}
     stages = (("sprite", size.sprite, TALK), ("answers", size.answers, ANSWERS))
     for number, (name, stage, lesson) in enumerate(stages):
@@ -275,9 +277,9 @@ def taught(
 
             def loss(batch: tuple[Tensor, Told], head: nn.Module | None = head) -> tuple[Tensor, dict[str, float]]:
                 chosen, given = batch
-                return loss_of(model, seen[chosen].float(), given, words.token_to_id(USER), head)
+                return loss_of(model, seen()[chosen].float(), given, words.token_to_id(USER), head)
 
-            logs[name] = train(trained, stage, drawn, loss, cache, name)
+            logs[name] = train(trained, stage, drawn, loss, folder, name)
         finally:
             drawn.close()
     return model, logs
