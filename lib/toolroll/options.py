@@ -74,12 +74,13 @@ def standard_options(contract: Contract) -> list[click.Option]:
     if contract.writes:
         options += [
             GroupedOption(
-                ["-o", "--output"],
+                ["--report", "output"] if contract.makes_file else ["-o", "--output"],
                 metavar="FILE",
                 type=click.Path(),
                 section=files,
-                help="Write here instead of stdout; the file appears when it is complete. - is stdout, {shard} the "
-                "share's number, .gz and .zst compress.",
+                help=("Write the rows here; " if contract.makes_file else "Write here instead of stdout; ")
+                + "the file appears when it is complete. - is stdout, {shard} the share's number, .gz and .zst "
+                "compress.",
             ),
             GroupedOption(
                 ["--no-meta"],
@@ -250,6 +251,10 @@ def _load_config(context: click.Context, _param: click.Parameter, path: str | No
         return
     import tomllib
 
+    known = {param.name for param in context.command.get_params(context)}
+    if path.endswith(".json") and "model_config" in known:
+        context.default_map = {"model_config": path}
+        return
     try:
         with open(path, "rb") as file:
             data = tomllib.load(file)
@@ -262,7 +267,6 @@ def _load_config(context: click.Context, _param: click.Parameter, path: str | No
     if not isinstance(table, dict):
         raise UsageError(f"{context.info_name} is not a table", place=path)
     own = {name.replace("-", "_"): value for name, value in table.items()}
-    known = {param.name for param in context.command.get_params(context)}
     for name in own:
         if name not in known:
             raise UsageError(f"[{context.info_name}] has no setting {name!r}", place=path)

@@ -1,0 +1,176 @@
+"""The options that say what is pruned, the same in every command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from toolroll.errors import ToolrollError, UsageError
+
+if TYPE_CHECKING:
+    from toolroll.pruning.heads import Mask
+    from toolroll.pruning.plan import Plan, Softmax
+    from toolroll.pruning.shape import Shape
+
+SECTION = "Pruning"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """The values of the options; `window` 0 is none."""
+
+    plan: Path | None = None
+    window: int | None = None
+    window_causal: bool | None = None
+    cross_tile: bool | None = None
+    heads: str | None = None
+    ffn: float | None = None
+    cut: int | None = None
+    softmax: str | None = None
+
+    def read(self, shape: Shape) -> Plan:
+        """The plan for a model of this shape: that of --plan, with what other options say. UsageError if none."""
+        from dataclasses import replace
+
+        from toolroll.pruning.plan import Plan, read_plan
+
+        base = Plan() if self.plan is None else read_plan(self.plan)
+        changes: dict[str, Any] = {}
+        if self.window is not None:
+            changes["window"] = self.window or None
+        for name in ("window_causal", "cross_tile", "ffn", "cut"):
+            if getattr(self, name) is not None:
+                changes[name] = getattr(self, name)
+        if self.softmax is not None:
+            changes["softmax"] = cast("Softmax", self.softmax)
+        try:
+            if self.heads is not None:
+                changes["heads"] = read_heads(self.heads, shape)
+            return replace(base, **changes).checked(shape)
+        except ToolrollError as error:
+            place = error.place
+            if place in ("heads", "cut", "ffn"):
+                told = getattr(self, place)
+                place = f"--{place}" if told is not None else str(self.plan)
+                if place == "--heads" and not str(told).isdigit():
+                    place = str(told)
+            raise UsageError(error.why, place=place) from error
+
+
+def read_heads(text: str, shape: Shape) -> Mask:
+    """Heads from a file, or from the number of heads in every layer."""
+    from toolroll.pruning.heads import read_mask
+    from toolroll.pruning.plan import same_heads
+
+    if text.isascii() and text.isdigit():
+        return same_heads(int(text), shape)
+    return read_mask(Path(text)).heads
+
+
+def plan_options(option: Callable[..., click.Option]) -> list[click.Option]:
+    """The options of `PlanOptions`, made by `option`, which is click.Option with a `section`."""
+
+    def make(*names: str, **settings: Any) -> click.Option:
+        return option(list(names), section=SECTION, **settings)
+
+    return [
+        make(
+            "--plan",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="What vprune-plan --out wrote; the options below go before it.",
+        ),
+        make(
+            "--window",
+            type=click.IntRange(min=0),
+            metavar="W",
+            help="A visual token attends to the W x W square around it in its own image, and to the text before; 0 is "
+            "no window. [default: 0]",
+        ),
+        make(
+            "--window-causal/--no-window-causal",
+            default=None,
+            help="In the window, only what comes earlier; or later neighbours too, as the authors' checkpoints need. "
+            "[default: window-causal]",
+        ),
+        make(
+            "--cross-tile/--no-cross-tile",
+            default=None,
+            help="With a window, all visual tokens of earlier images and tiles are seen too. [default: no-cross-tile]",
+        ),
+        make(
+            "--heads",
+            metavar="FILE|N",
+            help="The heads that see visual tokens: a mask of vprune-calibrate (.safetensors), one of the authors' "
+            "(.npy), or the first N of every layer. [default: all]",
+        ),
+        make(
+            "--ffn",
+            type=click.FloatRange(min=1),
+            metavar="R",
+            help="Visual tokens use the first m/R of m neurons. [default: 1]",
+        ),
+        make(
+            "--cut",
+            type=click.IntRange(min=0),
+            metavar="LAYER",
+            help="The first layer, from 0, that visual tokens do not enter. [default: none]",
+        ),
+        make(
+            "--softmax",
+            type=click.Choice(["renorm", "authors"]),
+            help="renorm: what is pruned is not in the softmax, and not computed. authors: it is multiplied by 0 "
+            "behind the softmax, as in the authors' code, which saves nothing but --ffn. [default: renorm]",
+        ),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The values of the options that choose a model in this process, and where images are."""
+
+    model: str = "sprite"
+    device: str = "auto"
+    dtype: str = "auto"
+    images: Path | None = None
+    trust_remote_code: bool = False
+
+
+def run_options(option: Callable[..., click.Option]) -> list[click.Option]:
+    """The options of `RunOptions`, made by `option`, which is click.Option with a `section`."""
+
+    def make(*names: str, **settings: Any) -> click.Option:
+        return option(list(names), section="Model", **settings)
+
+    return [
+        make(
+            "--model",
+            default="sprite",
+            show_default=True,
+            help="An image-text model: a Hugging Face folder or hub id, or `sprite`, the embedded one.",
+        ),
+        make(
+            "--device",
+            default="auto",
+            show_default=True,
+            help="auto (the freest GPU, else the CPU), cpu, cuda or cuda:N.",
+        ),
+        make(
+            "--dtype",
+            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+            default="auto",
+            show_default=True,
+            help="Type of weights and computation; auto is bfloat16 on a GPU, float32 on a CPU.",
+        ),
+        make(
+            "--images",
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            help="Where images are; else the folder of the rows.",
+        ),
+        make("--trust-remote-code", is_flag=True, help="Let a model's own repository run its Python code here."),
+    ]

@@ -1,0 +1,271 @@
+"""vprune, vprune-calibrate and vprune-plan with a tiny model: what comes out, and bad input."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import frame
+import pytest
+import tiny_models
+import tiny_pairs
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("PIL", reason="images are read by pillow")
+
+MODEL = str(frame.ROOT / "tests/data/tiny-llava")
+
+
+def run(folder, command, *args, rows=(), rc=0, model=MODEL):
+    """The result of a command on `rows`, in `folder`."""
+    stdin = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    argv = [str(frame.BIN / command), "--model", model, "--device", "cpu", *map(str, args)]
+    result = frame.run(argv, stdin=stdin, cwd=folder, warm_start=True)
+    assert result.rc == rc, result.err
+    return result
+
+
+def answers(folder, *args, rows, rc=0, **settings):
+    return run(folder, "vprune", "--response-tokens", "5", *args, rows=rows, rc=rc, **settings).rows
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("vprune")
+    for name, colour in (("red", (200, 20, 20)), ("blue", (20, 20, 200))):
+        tiny_pairs.picture(made / f"{name}.png", colour)
+    (made / "bad.png").write_bytes(b"not an image")
+    return made
+
+
+ROWS = [
+    {"id": "a", "prompt": "What is it?", "images": ["red.png"], "kept": 1},
+    {"id": "b", "prompt": "No image."},
+    {"id": "c", "prompt": "Which one?", "images": ["red.png", "blue.png"]},
+]
+PLAN = ("--window", "3", "--heads", "2", "--ffn", "2", "--cut", "1")
+
+
+def test_answers_with_times_and_costs(folder):
+    rows = answers(folder, *PLAN, "--compare", rows=ROWS)
+    assert [row["id"] for row in rows] == ["a", "b", "c"]
+    assert rows[0]["kept"] == 1
+    for row in rows:
+        assert row["ttft_ms"] > 0
+        assert row["dense_ttft_ms"] > 0
+        assert row["kv_bytes_held"] == row["kv_bytes_pruned"] <= row["kv_bytes_dense"]
+        assert row["n_tokens"] <= 5
+        assert row["softmax"] == "renorm"
+        assert len(row["plan_hash"]) == 16
+    first, none, both = rows
+    assert first["grids"] == [[4, 4]]
+    assert both["grids"] == [[4, 4], [4, 4]]
+    assert none["n_visual"] == none["flops_dense"] == none["flops_pruned"] == 0
+    assert none["response"] == none["dense_response"]
+    assert none["dense_same_tokens"] == none["n_tokens"]
+    assert first["flops_pruned"] < first["flops_dense"] / 3
+    assert first["visual_ratio"] == first["flops_pruned"] / first["flops_dense"]
+
+
+def test_nothing_pruned_is_the_dense_model(folder):
+    for row in answers(folder, "--compare", rows=ROWS):
+        assert row["response"] == row["dense_response"]
+        assert row["dense_same_tokens"] == row["n_tokens"]
+        assert row["visual_ratio"] == 1
+        assert row["kv_bytes_held"] == row["kv_bytes_dense"]
+
+
+def test_batches_with_different_numbers_of_images(folder):
+    alone = answers(folder, *PLAN, "--no-timings", rows=ROWS)
+    together = answers(folder, *PLAN, "--no-timings", "--batch-size", "3", rows=ROWS)
+    per_batch = {"kv_bytes_held", "flops_executed"}
+    assert all(row[name] is None for row in together for name in per_batch)
+    for one, other in zip(alone, together, strict=True):
+        assert {n: v for n, v in one.items() if n not in per_batch} == {
+            n: v for n, v in other.items() if n not in per_batch
+        }
+        assert "ttft_ms" not in one
+
+
+def test_the_authors_softmax_skips_neurons_only(folder):
+    (row,) = answers(folder, *PLAN, "--softmax", "authors", rows=ROWS[:1])
+    assert row["flops_executed"] is None
+    assert row["kv_bytes_held"] == row["kv_bytes_pruned"] == row["kv_bytes_dense"]
+    (other,) = answers(folder, "--ffn", "2", rows=ROWS[:1])
+    assert row["flops_pruned"] == other["flops_pruned"]
+
+
+def test_rows_that_cannot_be_answered_fail_alone(folder):
+    rows = [
+        {"id": "gone", "prompt": "x", "images": ["gone.png"]},
+        {"id": "bad", "prompt": "x", "images": ["bad.png"]},
+        {"id": "empty", "prompt": " "},
+        {"id": "mark", "prompt": "an <image> more", "images": ["red.png"]},
+        ROWS[0],
+    ]
+    found = answers(folder, *PLAN, "--on-error", "keep", rows=rows)
+    for row, why in zip(found, ["No such file", "not an image", "empty", "<image>|image", None], strict=True):
+        if why is None:
+            assert row["response"]
+        else:
+            assert "error" in row
+            assert "response" not in row
+            assert "\n" not in str(row["error"])
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [
+        (("--cut", "3"), "--cut: 3 is not in 0..2, the model's layers"),
+        (("--ffn", "99"), "--ffn: 99 leaves none of the 48 neurons"),
+        (("--heads", "5"), "--heads: 5 is not in 0..4, the model's heads"),
+        (
+            ("--heads", "other.npy"),
+            "other.npy: is a mask of another model: it has 32 layers of 32 heads, the model 2 of 4",
+        ),
+        (("--heads", "red.png"), "red.png: is no head mask: neither .safetensors nor .npy"),
+        (("--plan", "none.json"), "none.json: No such file or directory"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_plans_that_do_not_fit_are_told_in_one_line(folder, args, why):
+    import numpy as np
+
+    np.save(folder / "other.npy", np.ones((32, 32), dtype=bool))
+    result = frame.run(
+        [str(frame.BIN / "vprune"), "--model", MODEL, "--device", "cpu", *args],
+        stdin=json.dumps(ROWS[0]).encode(),
+        cwd=folder,
+        warm_start=True,
+    )
+    assert result.rc in (1, 2)
+    assert result.err == f"vprune: {why}\n"
+    assert result.out == b""
+
+
+def test_models_that_cannot_be_pruned_are_told_in_one_line(folder):
+    result = run(folder, "vprune", rows=ROWS[:1], rc=1, model=str(frame.ROOT / "tests/data/tiny-llama"))
+    assert result.err.endswith("tiny-llama: is no image-text model\n")
+    assert len(result.err.splitlines()) == 1
+
+
+def test_a_layer_without_active_heads_and_large_windows(folder):
+    import numpy as np
+
+    np.save(folder / "none.npy", np.zeros((2, 4), dtype=bool))
+    (row,) = answers(folder, "--heads", "none.npy", "--window", "99", rows=ROWS[:1])
+    assert row["flops_pruned"] == row["flops_dense"] - 2 * (
+        4 * 16 * 32 * 8 * 6 + 4 * 8 * 4 * (256 + 16 * row["n_text"])
+    )
+    (blind,) = answers(folder, "--cut", "0", "--compare", rows=ROWS[:1])
+    assert blind["flops_pruned"] == 0
+
+
+def test_a_grid_of_one_token(folder):
+    """An image that is a single visual token."""
+    made = tiny_models.image_models(["llava"])["llava"]
+    made.config.vision_config.image_size = made.config.vision_config.patch_size
+    made.config.image_seq_length = 1
+    from transformers import AutoModelForImageTextToText
+
+    model = AutoModelForImageTextToText.from_config(made.config)
+    processor = made.processor()
+    size = {"height": 4, "width": 4}
+    processor.image_processor.size = processor.image_processor.crop_size = size
+    model.save_pretrained(folder / "one")
+    processor.save_pretrained(folder / "one")
+    (row,) = answers(folder, *PLAN, rows=ROWS[:1], model=str(folder / "one"))
+    assert row["grids"] == [[1, 1]]
+    assert row["n_visual"] == 1
+
+
+def test_calibrating_and_using_the_mask(folder):
+    result = run(
+        folder, "vprune-calibrate", "--keep", "3", "--protect-layers", "1", "--out", "h.safetensors", rows=ROWS
+    )
+    (said,) = result.rows
+    assert said["kept_heads"] == [4, 2]
+    assert said["n_samples"] == 2
+    assert said["n_left_out"] == 1
+    first = (folder / "h.safetensors").read_bytes()
+    again = run(folder, "vprune-calibrate", "--keep", "3", "--protect-layers", "1", "--out", "h.safetensors", rows=ROWS)
+    assert again.rows == [said]
+    assert (folder / "h.safetensors").read_bytes() == first
+    (row,) = answers(folder, "--heads", "h.safetensors", rows=ROWS[:1])
+    assert 0.5 < row["visual_ratio"] < 1
+    from toolroll.pruning.heads import read_mask
+
+    mask = read_mask(folder / "h.safetensors")
+    assert [sum(layer) for layer in mask.heads] == [4, 2]
+    assert mask.about["model"] == "tiny-llava"
+    assert mask.about["n_samples"] == "2"
+    same = run(
+        folder,
+        "vprune-calibrate",
+        *("--threshold", said["threshold"], "--protect-layers", "1", "--out", "t.safetensors"),
+        rows=ROWS,
+    ).rows[0]
+    assert same["kept_heads"] == said["kept_heads"]
+    groups = run(
+        folder, "vprune-calibrate", *("--keep", "3", "--group-heads", "--protect-layers", "1", "--queries", "first"),
+        *("--out", "g.safetensors"), rows=ROWS
+    ).rows[0]  # fmt: skip
+    assert groups["kept_heads"][1] in (0, 2)
+    heads = read_mask(folder / "g.safetensors").heads[1]
+    assert heads[0] == heads[1]
+    assert heads[2] == heads[3]
+
+
+def test_calibrating_without_images_or_a_rule(folder):
+    none = run(folder, "vprune-calibrate", "--keep", "3", "--out", "x.safetensors", rows=ROWS[1:2], rc=1)
+    assert "no prompt with an image" in none.err
+    assert not (folder / "x.safetensors").exists()
+    for args in ((), ("--keep", "1", "--threshold", "2")):
+        told = run(folder, "vprune-calibrate", *args, "--out", "x.safetensors", rows=ROWS, rc=2)
+        assert told.err == "vprune-calibrate: --threshold: give one of --threshold and --keep\n"
+    few = run(folder, "vprune-calibrate", "--keep", "1", "--out", "x.safetensors", rows=ROWS, rc=2)
+    assert "fewer than 2 protected layers have" in few.err
+
+
+def test_a_plan_for_a_budget(folder):
+    asked = [{**ROWS[0], "response": "red"}, ROWS[2]]
+    args = ("--budget", "0.3", "--protect-layers", "0", "--response-tokens", "3", "--out", "plan.json")
+    (found,) = run(folder, "vprune-plan", *args, rows=asked).rows
+    steps = found["steps"]
+    assert [step["step"] for step in steps] == list(range(len(steps)))
+    assert steps[0]["visual_ratio"] == 1
+    assert steps[0]["cost"] == 0
+    ratios = [step["visual_ratio"] for step in steps]
+    assert ratios == sorted(ratios, reverse=True)
+    assert len(set(ratios)) == len(ratios)
+    assert ratios[-1] <= 0.3 < ratios[-2]
+    for before, step in pairwise(steps):
+        assert step["step_cost"] == pytest.approx(step["nll"] - before["nll"])
+        assert step["cost"] == pytest.approx(step["nll"] - steps[0]["nll"])
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan == found["plan"]
+    assert found["plan_hash"] == steps[-1]["plan_hash"]
+    (row,) = answers(folder, "--plan", "plan.json", rows=ROWS[:1])
+    assert row["plan_hash"] == steps[-1]["plan_hash"]
+    (wider,) = answers(folder, "--plan", "plan.json", "--window", "0", "--ffn", "1", rows=ROWS[:1])
+    assert wider["visual_ratio"] >= row["visual_ratio"]
+    assert run(folder, "vprune-plan", *args, rows=asked).rows == [found]
+
+
+def test_lists_that_are_none(folder):
+    for args, why in (
+        (("--windows", "5,x"), "--windows: '5,x' is not a list of numbers"),
+        (("--cuts", "2"), "--cuts: numbers have to be in 0..1"),
+        (("--ffns", "0.5"), "--ffns: numbers have to be in 1..1e+06"),
+    ):
+        told = run(folder, "vprune-plan", "--budget", "0.5", *args, rows=ROWS[:1], rc=2)
+        assert told.err == f"vprune-plan: {why}\n"
+
+
+def test_a_budget_that_cannot_be_met(folder):
+    args = ("--budget", "0.01", "--windows", "", "--ffns", "2", "--cuts", "0.5", "--response-tokens", "2")
+    told = run(folder, "vprune-plan", *args, "--out", "no.json", rows=ROWS[:1], rc=1)
+    assert "no plan of these rungs leaves 0.01" in told.err
+    assert not (folder / "no.json").exists()
+    refused = run(folder, "vprune-plan", "--budget", "0.5", rows=ROWS[1:2], rc=1)
+    assert "no prompt with an image to judge plans by" in refused.err
