@@ -129,6 +129,8 @@ def _add_fields(page: Page, tool: Tool) -> None:
 
 def _about_output(tool: Tool) -> str:
     contract = tool.contract
+    if contract.document:
+        return "The rows themselves are not passed on: the output is one document about all of them."
     if contract.reducer:
         return "The rows themselves are not passed on: the output is a result about all of them."
     words = []

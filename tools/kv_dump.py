@@ -1,0 +1,145 @@
+"""kv-dump: write the keys and values that a model holds of a prompt.
+
+What is recorded and how: toolroll.kvcache.dump; the files: toolroll.kvcache.container. Paper: arXiv:2502.14882.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import click
+
+from toolroll.cli import command, uses_prompt
+from toolroll.models.options import PromptOptions
+from toolroll.records import field_types, view
+from toolroll.records.kvcache import KvDump, KvPrompt
+
+if TYPE_CHECKING:
+    from toolroll.io.rows import Row
+    from toolroll.run.log import Log
+    from toolroll.run.loop import Rows
+
+EXAMPLES = """
+  The caches of prompts about images, with a model that this package has:
+    kv-dump pairs.jsonl --model sprite --out kv/ > dumped.jsonl
+    kv-quant kv/p0.safetensors --bits 1 --table
+  A language model, and a passage in each prompt in place of an image:
+    kv-dump passages.jsonl --pack text --out kv/
+"""
+
+NOTES = """
+Each row becomes a file in the folder --out, named after its `id`, with `layers.{l}.k` and `layers.{l}.v` [1, H, T, D]
+as attention reads them (behind the rotation, of key heads only), in the model's own type; --kv-dtype takes another.
+`span` says which tokens are marked: with --pack images those that stand for images, with text those within the first
+place of the row's `packed_text`, with all every token but the last. `packed_spans` in a row go before.
+
+Queries: `layers.{l}.q` [1, Hq, N, D] of at most --queries tokens behind the last one that is marked, evenly spread, the
+last of the prompt among them; `q_at` says where they are, the header by what their scores are multiplied. They are what
+kv-quant and kv-calibrate measure attention with. Layers with a window, or without keys and values of all tokens, are
+left out, and a message says so.
+
+The prompt is read in one pass and nothing is written behind it. A file of the same name is replaced.
+"""
+
+
+@command(
+    "kv-dump",
+    system="CalibQuant",
+    reads=view(KvPrompt, "id", "prompt", "messages", "images", "packed_text", "packed_spans"),
+    adds=field_types(KvDump, *KvDump.__struct_fields__),
+    key=("id",),
+    slow=True,
+    epilog="See kv-quant(1), kv-calibrate(1), kv-eval(1), toolroll-records(5).",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder of the files.")
+@click.option(
+    "--model",
+    default="embedded",
+    show_default=True,
+    help="A language or image-text model: a Hugging Face folder or hub id, a .gguf file, or `embedded`: "
+    "SmolLM2-135M-Instruct.",
+)
+@click.option(
+    "--device", default="auto", show_default=True, help="auto (the freest GPU, else the CPU), cpu, cuda or cuda:N."
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="The type in which the model computes.",
+)
+@click.option(
+    "--kv-dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="The type of keys and values in the file."
+)
+@click.option(
+    "--pack",
+    type=click.Choice(["images", "text", "all"]),
+    default="images",
+    show_default=True,
+    help="Which tokens are marked as visual.",
+)
+@click.option(
+    "--queries", type=click.IntRange(min=0), default=16, show_default=True, metavar="N", help="Queries a head to keep."
+)
+@click.option(
+    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Where images are; else the folder of the rows."
+)
+@click.option("--trust-remote-code", is_flag=True, help="Let a model's own repository run its Python code here.")
+@uses_prompt
+def main(
+    rows: Rows[Any],
+    *,
+    asking: PromptOptions,
+    out: Path,
+    model: str,
+    device: str,
+    dtype: str,
+    kv_dtype: str | None,
+    pack: str,
+    queries: int,
+    images: Path | None,
+    trust_remote_code: bool,
+    log: Log,
+) -> Iterator[Row[Any]]:
+    """Write the keys and values that a model holds of a prompt.
+
+    Reads rows with `prompt` or `messages`, and `images` for a model that takes them. Writes a file for each.
+    """
+    from toolroll.cli import each
+    from toolroll.errors import RowError, ToolrollError
+    from toolroll.kvcache.dump import dump
+    from toolroll.kvcache.running import Prompts, open_model, visual_tokens
+    from toolroll.models.asked import PromptReader
+    from toolroll.models.base import Sampling
+    from toolroll.models.device import choose_device
+
+    loaded = open_model(model, choose_device(device, dtype), trust_remote_code=trust_remote_code, notify=log.note)
+    log.info(f"model {loaded.name}: {loaded.device.text}")
+    prompts = Prompts(loaded)
+    read = PromptReader(loaded.codec, loaded.processor, asking.prompter, most=prompts.most, folder=images)
+    find = visual_tokens(loaded, pack)
+    kind = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}.get(kv_dtype or "")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ToolrollError(error.strerror or str(error), place=str(out)) from error
+    told: set[int] = set()
+
+    def written(row: Row[Any]) -> Row[Any]:
+        if row.view.id is None:
+            raise RowError("no `id` to name its file by")
+        asked = read(row, Sampling(max_tokens=1))
+        mask = find(asked, row.view)
+        path = out / f"{quote(str(row.view.id), safe=' ')}.safetensors"
+        left = dump(prompts, asked, mask, path, queries=queries, kind=kind, about={"model": loaded.name})
+        if new := sorted(set(left) - told):
+            told.update(new)
+            log.note(f"layers that do not hold all tokens are left out: {', '.join(map(str, new))}")
+        counts = {"kv_tokens": len(asked.ids), "kv_visual_tokens": int(mask.sum())}
+        return row.add(kv=path.name, **counts, kv_bytes=path.stat().st_size)
+
+    yield from each(rows, written)
