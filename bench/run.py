@@ -70,6 +70,18 @@ def _scenes(records: Records) -> tuple[float, float]:
     return max(max(20 / row["numpy is times"] for row in ours), max(row["ms"] for row in ours) / 250), 1.0
 
 
+def _sprite(records: Records) -> tuple[float, float]:
+    return 1 / max(row["times one by one"] for row in records), 1 / 4.0
+
+
+def _spygame(records: Records) -> tuple[float, float]:
+    """The worst of: 2,000 scripted games a second, rewards at 1.5 times the loop, a batch 4 times as fast as a game."""
+    scripted = min(row["games/s"] for row in records if row["what"].startswith("scripted"))
+    rewards = max(row["times the peer"] for row in records if row["what"].startswith("spy-reward"))
+    together = [row["times the peer"] for row in records if row["what"].endswith("one batch")]
+    return max(2000 / scripted, rewards / 1.5, *(4 / times for times in together)), 1.0
+
+
 def _linear(records: Records) -> tuple[float, float]:
     """The worst of all targets, as a part of it; two threads are judged only where they do not wait for each other."""
     targets = {
@@ -89,6 +101,35 @@ def _decode(records: Records) -> tuple[float, float]:
     return 1 / min(row["times fp32"] for row in records if row["precision"] == "layercast, fused"), 1 / 0.9
 
 
+def _judgefree(records: Records) -> tuple[float, float]:
+    """The worse of: two branches in a batch 5 times as fast as guidance, at 2.2 times the cost of plain decoding."""
+    slower = {row["what"].split(",")[0]: row["times slower"] for row in records if row["of"] == "tokens"}
+    return max(5 / slower["guidance of transformers"], 1 / (2.2 * slower["plain decoding"])), 1.0
+
+
+def _vprune(records: Records) -> tuple[float, float]:
+    """The worst of: 1.9 times the prefill at a quarter of the FLOPs, 0.8 of what FLOPs promise, less memory."""
+    worst = []
+    for row in records:
+        if row["plan"] == "all, a quarter":
+            worst.append(1.9 / row["times dense"])
+        if row["plan"] == "cut and neurons":
+            worst.append(0.8 * row["promised"] / row["times dense"])
+        if row["plan"] == "dense":
+            dense = row["peak MB"]
+        elif row["peak MB"] is not None:
+            worst.append(row["peak MB"] / dense)
+    return max(worst), 1.0
+
+
+def _kvquant(records: Records) -> tuple[float, float]:
+    """The worst of all targets, as a part of it: of rates at least so much, of all else at most."""
+    judged = [row for row in records if row["target"] is not None]
+    return max(
+        row["target"] / row["times"] if row["of"] == "G elements/s" else row["times"] / row["target"] for row in judged
+    ), 1.0
+
+
 TABLES = [
     Table("startup", "Start-up", worst=_startup, quick=("--runs", "3")),
     Table("rows", "Row-wise commands", quick=("--size-mb", "10", "--runs", "1"), worst=_rows),
@@ -97,12 +138,37 @@ TABLES = [
     Table("bandit", "The bandit", quick=("--rows", "2000", "--requests", "50"), worst=_bandit),
     Table("sandbox", "Hypotheses in a sandbox", quick=("--rounds", "1", "--inputs", "500"), worst=_sandbox),
     Table("scenes", "Scenes of six objects", quick=("--scenes", "2"), worst=_scenes),
+    Table("sprite", "Captions of the embedded model", quick=("--scenes", "8", "--rounds", "1"), worst=_sprite),
+    Table(
+        "spygame",
+        "Games of who is the spy",
+        quick=("--games", "100", "--runs", "1", "--model-games", "2"),
+        worst=_spygame,
+    ),
+    Table(
+        "kvquant",
+        "Keys and values in few bits, 32 heads of 3,328 tokens",
+        quick=("--heads", "4", "--rounds", "2"),
+        worst=_kvquant,
+    ),
     Table("linear", "LayerCast's linear layer", quick=("--rounds", "1", "--rows", "1,4"), worst=_linear),
     Table(
         "decode",
         "Decoding with the embedded model in each precision",
         quick=("--tokens", "2", "--rounds", "1", "--batches", "1"),
         worst=_decode,
+    ),
+    Table(
+        "judgefree",
+        "Pairs without a judge",
+        quick=("--prompts", "2", "--images", "2", "--tokens", "4", "--rounds", "1"),
+        worst=_judgefree,
+    ),
+    Table(
+        "vprune",
+        "Pruned visual tokens",
+        quick=("--rounds", "1", "--tokens", "2", "--shapes", "tiles"),
+        worst=_vprune,
     ),
     Table("training", "Updates of the embedded model", quick=("--rows", "2", "--rounds", "1"), worst=_training),
 ]

@@ -30,9 +30,14 @@ PATIENCE_S = 60.0  #: how long any command of a test may take, on a machine with
 WARM = {
     "clip-score",
     "dpo-train",
+    "kv-dump",
+    "kv-eval",
     "layercast-run",
     "pair-logps",
     "policy-train",
+    "vprune",
+    "vprune-calibrate",
+    "vprune-plan",
 }  #: load torch whatever they do; started by `warm`
 
 RESPONSE = (
@@ -108,11 +113,22 @@ def _scene(color: str) -> dict[str, Any]:
     return {"objects": [{"shape": "cube", "size": "large", "color": color, "material": "metal"}]}
 
 
+PRUNED = (  #: a tiny image-text model, and where its images are
+    *("--model", str(ROOT / "tests/data/tiny-llava"), "--device", "cpu"),
+    *("--images", str(ROOT / "tests/cases/clip-score/texts-and-images")),
+)
+
+
+def _pictured(i: int) -> dict[str, Any]:
+    return {"id": f"q{i}", "prompt": f"What is {i}?", **({} if i % 8 else {"images": ["red.png"]})}
+
+
 def _spy_game(i: int) -> dict[str, Any]:
     votes = [{"voter": 1, "vote": 2}, {"voter": 3, "vote": "N/A"}]
     return {"id": f"g{i}", "sample": 0, "n_players": 3, "rounds": 1, "spy": 2, "votes": votes}
 
 
+TABLE = {"kind": "bar", "title": "Rain", "categories": ["May", "June", "July"], "series": {"mm": [60, 45, 12]}}
 GEAR_SCORES = {
     "instruction_following": 1.0,
     "consistency": 0.5,
@@ -121,6 +137,14 @@ GEAR_SCORES = {
     "beta_struct": None,
     "beta_dist": None,
 }
+
+_KV = {f"layers.0.{part}": {"dtype": "F16", "shape": [1, 1, 2, 8]} for part in "kv"}
+for _number, _tensor in enumerate(_KV.values()):
+    _tensor["data_offsets"] = [32 * _number, 32 * _number + 32]
+_HEADER = json.dumps(_KV).encode()
+KEYS_AND_VALUES = len(_HEADER).to_bytes(8, "little") + _HEADER + bytes([0, 60, 0, 64] * 16)  #: 1 and 2, in turn
+
+SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
 
 SPECIMENS = {
     "answer-check": Specimen(lambda i: {"id": f"q{i}", "text": rf"So it is $\boxed{{{i}}}$.", "answer": i}),
@@ -168,11 +192,34 @@ SPECIMENS = {
         lambda i: {"id": f"q{i // 2}", "sample": i % 2, "reward": float(i % 2)},
         args=("--group-size", "1"),  # rows leave as they come
     ),
+    "image-rollout": Specimen(
+        lambda i: {"id": f"q{i}", "prompt": f"What is {i}?", "images": ["red.png"]},
+        args=(
+            *("--backend", "scripted", "--model", "{dir}/script.jsonl"),
+            *("--images", str(ROOT / "tests/cases/clip-score/texts-and-images")),
+        ),
+        files=(("script.jsonl", json.dumps(SCRIPT).encode()),),
+    ),
     "judgefree-pairs": Specimen(_checked, args=("--stage", "decide")),
     "judgefree-stats": Specimen(_checked),
     "kk-check": Specimen(_puzzle),
     "kk-make": Specimen(args=("--people", "2,3", "-n", "2")),
     "kk-reward": Specimen(lambda i: {**_puzzle(i), "response": "<answer>Ada is a knight, Omar is a knave</answer>"}),
+    "kv-calibrate": Specimen(
+        args=("{dir}/kv.safetensors", "--queries", "2"), files=(("kv.safetensors", KEYS_AND_VALUES),)
+    ),
+    "kv-dump": Specimen(
+        lambda i: {"id": f"p{i}", "prompt": f"WHAT IS {i}", "packed_spans": [[0, 2]]},
+        args=("--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu", "--out", "{new}"),
+    ),
+    "kv-eval": Specimen(
+        lambda i: {"id": f"p{i}", "prompt": f"WHAT IS {i}", "packed_spans": [[0, 2]]},
+        args=(
+            *("--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu", "--cache", "lloyd1:bits=1"),
+            *("--response-tokens", "2", "--batch-size", "1"),
+        ),
+    ),
+    "kv-quant": Specimen(args=("{dir}/kv.safetensors",), files=(("kv.safetensors", KEYS_AND_VALUES),)),
     "layercast-run": Specimen(
         lambda i: {"id": f"p{i}", "prompt": f"WHAT IS {i}"},
         args=(
@@ -182,6 +229,7 @@ SPECIMENS = {
     ),
     "pair-logps": Specimen(_pair, args=("--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu")),
     "pair-make": Specimen(args=("scenes", "-n", "2", "--size", "64x48", "--out", "{new}")),
+    "pair-quiz": Specimen(lambda i: {"id": f"p{i}", "original": "a.png", "original_table": TABLE}, args=("-n", "1")),
     "policy-train": Specimen(
         _advantaged,
         args=(
@@ -210,6 +258,7 @@ SPECIMENS = {
         lambda i: {"id": f"p{i}", "kind": "scenes", "original_scene": _scene("red"), "modified_scene": _scene("blue")},
         args=("--model", "rules", "--preset", "code"),
     ),
+    "spy-replay": Specimen(_spy_game, args=("--shown", "20")),
     "spy-reward": Specimen(_spy_game),
     "spy-stats": Specimen(_spy_game),
     "spy-switch": Specimen(lambda i: {"step": i + 1, "accuracy": 0.5, "na_share": 0.25}, args=("--state", "{new}")),
@@ -223,6 +272,20 @@ SPECIMENS = {
         lambda i: {"id": f"q{i}", "prompt": f"What is {i}?"},
         args=("--backend", "scripted", "--model", "{dir}/script.jsonl"),
         files=(("script.jsonl", json.dumps(SCRIPT).encode()),),
+    ),
+    "vprune": Specimen(
+        _pictured,
+        args=(*PRUNED, "--window", "3", "--cut", "1", "--response-tokens", "1", "--no-timings", "--batch-size", "8"),
+    ),
+    "vprune-calibrate": Specimen(
+        _pictured, args=(*PRUNED, "--keep", "4", "--out", "{new}.safetensors"), needs_rows=True
+    ),
+    "vprune-plan": Specimen(
+        _pictured, args=(*PRUNED, "--budget", "0.5", "--response-tokens", "2"), needs_rows=True, holds_rows=True
+    ),
+    "vprune-flops": Specimen(
+        args=("--model-config", "{dir}/sizes.json", "--grid", "24x24", "--text", "35+30", "--window", "5"),
+        files=(("sizes.json", json.dumps(SIZES).encode()),),
     ),
 }
 OWN_SPECIMEN = Specimen(lambda i: {"id": f"i{i}", "n": i})
@@ -286,6 +349,17 @@ class Command:
     ) -> Result:
         """Run to the end in `folder`."""
         return run(self.line(folder, *args, inputs=inputs), stdin=stdin, env=env, cwd=folder, warm_start=True)
+
+    @property
+    def rows_option(self) -> str:
+        """The option that says where rows go."""
+        return "--report" if self.tool.contract.makes_file else "-o"
+
+    def results(self, result: Result) -> list[Any]:
+        """What came out: records, or a document as a whole."""
+        if not self.tool.contract.document:
+            return result.rows
+        return [result.out] if result.out.startswith(b"<!doctype html>") and result.out.endswith(b"</html>\n") else []
 
     def start(self, folder: Path, *args: Any, inputs: tuple[Any, ...] = (), **settings: Any) -> Any:
         """Start in `folder` and leave it running; a context manager, at whose end it is killed."""

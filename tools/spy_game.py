@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 EXAMPLES = """
   The paper's game, with the embedded image-text model on all seats:
     pair-make scenes -n 8 --out images -o pairs.jsonl
-    spy-game --prompts short --response-tokens 60 pairs.jsonl -o games.jsonl
+    spy-game --response-tokens 60 pairs.jsonl -o games.jsonl
   The game of the paper's code; a policy in training is the spy, the model it began as the others:
     spy-game --preset code --prompts short --policy policy --civ-model sprite pairs.jsonl > games.jsonl
   Without a model, to see how it goes:
     spy-game --model rules --spy-image modified pairs.jsonl | spy-stats --table
   Rows to train on:
-    spy-game --prompts short --turns pairs.jsonl | spy-reward --advantages > train.jsonl
+    spy-game --turns pairs.jsonl | spy-reward --advantages > train.jsonl
 """
 
 NOTES = """
@@ -137,10 +137,11 @@ _PRESETS: dict[str, dict[str, Any]] = {
 )
 @click.option(
     "--prompts",
-    type=click.Choice(["full", "short"]),
-    default="full",
+    type=click.Choice(["auto", "full", "short"]),
+    default="auto",
     show_default=True,
-    help="Our prompts in full, or those that the embedded image-text model was trained with.",
+    help="Our prompts in full, or the short ones that sprite, the embedded model, was trained with; auto: short where "
+    "sprite plays all seats.",
 )
 @click.option("--clue-prompt", type=click.Path(path_type=Path), metavar="FILE", help="What to ask for a clue.")
 @click.option("--vote-prompt", type=click.Path(path_type=Path), metavar="FILE", help="What to ask for a vote.")
@@ -214,7 +215,10 @@ def main(
 
     chosen = {name: value if options[name] is None else options[name] for name, value in _PRESETS[preset].items()}
     files = (options["clue_prompt"], options["vote_prompt"])
-    ours = (game.CLUE, game.VOTE) if options["prompts"] == "short" else (None, None)
+    played = {"sprite" if name == "embedded" else name for name in (spy_model or model.model, civ_model or model.model)}
+    sprites = policy is None and played - {"rules"} == {"sprite"}
+    short = options["prompts"] == "short" or (options["prompts"] == "auto" and sprites)
+    ours = (game.CLUE, game.VOTE) if short else (None, None)
     texts = [read_template(file) if file is not None else text for file, text in zip(files, ours, strict=True)]
     session = Session(
         rules=Rules(
