@@ -111,7 +111,7 @@ def main(
     """
     from toolroll.cli import each
     from toolroll.errors import RowError, ToolrollError
-    from toolroll.kvcache.dump import dump
+    from toolroll.kvcache.dump import dump, recording
     from toolroll.kvcache.running import Prompts, open_model, visual_tokens
     from toolroll.models.asked import PromptReader
     from toolroll.models.base import Sampling
@@ -129,17 +129,18 @@ def main(
         raise ToolrollError(error.strerror or str(error), place=str(out)) from error
     told: set[int] = set()
 
-    def written(row: Row[Any]) -> Row[Any]:
+    def written(row: Row[Any], kept: Any) -> Row[Any]:
         if row.view.id is None:
             raise RowError("no `id` to name its file by")
         asked = read(row, Sampling(max_tokens=1))
         mask = find(asked, row.view)
         path = out / f"{quote(str(row.view.id), safe=' ')}.safetensors"
-        left = dump(prompts, asked, mask, path, queries=queries, kind=kind, about={"model": loaded.name})
+        left = dump(prompts, kept, asked, mask, path, queries=queries, kind=kind, about={"model": loaded.name})
         if new := sorted(set(left) - told):
             told.update(new)
             log.note(f"layers that do not hold all tokens are left out: {', '.join(map(str, new))}")
         counts = {"kv_tokens": len(asked.ids), "kv_visual_tokens": int(mask.sum())}
         return row.add(kv=path.name, **counts, kv_bytes=path.stat().st_size)
 
-    yield from each(rows, written)
+    with recording(loaded.model) as kept:
+        yield from each(rows, lambda row: written(row, kept))

@@ -68,7 +68,8 @@ class PackedLayer(DynamicLayer):  # type: ignore[misc]
     """A layer that packs the tokens of `masks` [B, T] when it has them all.
 
     With `residual` it does as KIVI does instead: of the tokens of `masks` the last `residual` stay, more so that groups
-    are whole, and so many of those that stay are packed whenever they are twice as many.
+    are whole, and so many of those that stay are packed whenever they are twice as many; with 0, a group once it is
+    full.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class PackedLayer(DynamicLayer):  # type: ignore[misc]
         super().__init__()
         self.number, self.masks, self.tau, self.residual = number, masks, tau, residual
         self.schemes = choose(number, "k"), choose(number, "v")
+        self.step = residual or max(scheme.group for scheme in self.schemes) or 1
         self.items: list[Item] | None = None
         self.count = 0
 
@@ -93,8 +95,8 @@ class PackedLayer(DynamicLayer):  # type: ignore[misc]
             item.places = torch.cat([item.places, new])
             item.keys = torch.cat([item.keys, key_states[b]], 1)
             item.values = torch.cat([item.values, value_states[b]], 1)
-            if self.residual is not None and item.keys.shape[1] >= 2 * self.residual:
-                self._pack_more(item, self.residual)
+            if self.residual is not None and item.keys.shape[1] >= self.residual + self.step:
+                self._pack_more(item, self.step)
         held = Held(self.items, self.tau)
         return held, held
 

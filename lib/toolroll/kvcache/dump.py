@@ -23,9 +23,13 @@ from toolroll.models.padded import Asked
 _KINDS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
+Kept = dict[int, tuple[Tensor, float]]  #: of each layer: queries, and what their scores are multiplied by
+
+
 @contextmanager
-def recording(model: Any, kept: dict[int, tuple[Tensor, float]]) -> Iterator[None]:
-    """Keep the queries [B, Hq, T, D] of each layer, behind any rotation, and what their scores are multiplied by."""
+def recording(model: Any) -> Iterator[Kept]:
+    """Keeps the queries [B, Hq, T, D] of each layer in the last pass, behind any rotation."""
+    kept: Kept = {}
 
     def attend(
         module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **settings: Any
@@ -35,20 +39,27 @@ def recording(model: Any, kept: dict[int, tuple[Tensor, float]]) -> Iterator[Non
         return made
 
     with packed_attention(model, attend):
-        yield
+        yield kept
 
 
 def dump(
-    prompts: Prompts, asked: Asked, mask: Mask, path: Path, *, queries: int, kind: str | None, about: dict[str, str]
+    prompts: Prompts,
+    kept: Kept,
+    asked: Asked,
+    mask: Mask,
+    path: Path,
+    *,
+    queries: int,
+    kind: str | None,
+    about: dict[str, str],
 ) -> list[int]:
-    """Let the model read a prompt, and write what it then holds; the layers that do not hold all tokens, left out.
+    """Let a model under `recording` read a prompt, and write what it holds; the layers that do not hold all, left out.
 
     `queries` are those of so many tokens behind the last one that is marked, spread evenly, the last token among them.
     `kind` is F32, F16 or BF16 for keys and values, None: as they are. RowError where nothing can be written.
     """
-    kept: dict[int, tuple[Tensor, float]] = {}
-    with recording(prompts.model, kept):
-        cache = prompts.read([asked]).cache
+    kept.clear()
+    cache = prompts.read([asked]).cache
     tokens = len(asked.ids)
     layers = {n: layer for n, layer in enumerate(cache.layers) if _holds(layer, tokens)}
     if not layers:

@@ -56,7 +56,7 @@ def scores(keys: Codes, queries: Tensor) -> Tensor:
             made += _by_codes(keys, channels, part) * scale[:, None, :, group]
             made += part.sum(-1, keepdim=True) * lo[:, None, :, group]
         return made
-    parts = []
+    parts = [] if keys.tokens else [queries.new_zeros(heads, each, 0)]
     for tokens, size, first in _token_groups(keys):
         count = (tokens.stop - tokens.start) // size
         low, wide = (one[:, first : first + count] for one in (lo, scale))  # [H, G, D]

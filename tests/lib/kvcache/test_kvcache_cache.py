@@ -197,6 +197,18 @@ def test_as_kivi_does_it(model):
     alike(found, dense)
 
 
+def test_without_a_residual_whole_groups_are_packed(model):
+    """32 of 40 tokens in groups of 16, and 16 more when there are as many."""
+    cache = PackedCache(model.config, masked((0, 0, 40), (1, 0, 40)), choose(group=16), residual=0)
+    found = generated(model, cache)
+    item = cache.layers[0].items[1]
+    assert ([one.tokens for one, _ in item.blocks], item.keys.shape[1]) == ([32], 15)
+    alike(found, generated(model, None))
+    again = PackedCache(model.config, masked((0, 0, 40), (1, 0, 40)), choose(group=4), residual=0)
+    generated(model, again)
+    assert [one.tokens for one, _ in again.layers[0].items[1].blocks] == [40, 4]
+
+
 def test_what_cannot_be(model):
     cache = PackedCache(model.config, masked((0, 0, 40), items=3), choose())
     with pytest.raises(ToolrollError, match="masks for 3 sequences, and gets 2"):
