@@ -210,7 +210,7 @@ SPECIMENS = {
     ),
     "kv-dump": Specimen(
         lambda i: {"id": f"p{i}", "prompt": f"WHAT IS {i}", "packed_spans": [[0, 2]]},
-        args=("--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu", "--out", "{dir}/kv"),
+        args=("--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu", "--out", "{dir}/new-kv"),
     ),
     "kv-eval": Specimen(
         lambda i: {"id": f"p{i}", "prompt": f"WHAT IS {i}", "packed_spans": [[0, 2]]},
