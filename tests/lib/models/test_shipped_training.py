@@ -1,5 +1,6 @@
 """The commands that make the models in the package: whole, at a tiny size, and stopped in the middle."""
 
+import dataclasses
 import importlib
 import json
 import subprocess
@@ -74,10 +75,10 @@ def test_turns_of_a_row_do_not_see_each_other(recipe):
     together, alone = [], []
     for turn in range(int(row.turn.max()) + 1):
         others = row.turn != turn
-        one = sprite.Told(row.ids, row.places, row.turn, row.wanted.masked_fill(others, -1), row.weight)
+        one = dataclasses.replace(row, wanted=row.wanted.masked_fill(others, -1))
         together.append(float(sprite.loss_of(model, seen, one, user)[0].detach()))
         kept = ~others[0]
-        cut = sprite.Told(*(getattr(row, name)[:, kept] for name in ("ids", "places", "turn", "wanted", "weight")))
+        cut = sprite.Told(**{field.name: getattr(row, field.name)[:, kept] for field in dataclasses.fields(row)})
         alone.append(float(sprite.loss_of(model, seen, cut, user)[0].detach()))
     assert len(together) > 3
     assert together == pytest.approx(alone, abs=1e-5)
@@ -106,6 +107,22 @@ def test_a_row_is_what_the_processor_makes_of_the_chat(recipe):
     assert ids == [learned.token_to_id(words.USER), *[learned.token_to_id(words.IMAGE)] * sprite.SEEN, *ids[-count:]]
     assert row.ids[0][first].tolist()[:count] == ids[-count:]
     assert learned.decode(row.ids[0][first].tolist()[count:-1]) == asked.answer
+
+
+def test_a_name_points_to_the_objects_that_have_it(recipe):
+    sprite, words = recipe("sprite"), recipe("words")
+    from toolroll.world.draws import Draws
+    from toolroll.world.place import drawn_scene
+
+    scene = drawn_scene(Draws(1), 3, 96, 72)
+    looks = [{"color": "red", "shape": "cube"}, {"color": "red", "shape": "sphere"}, {"color": "blue", "shape": "cube"}]
+    scene = scene.with_solids([solid.but(**one) for solid, one in zip(scene.solids, looks, strict=True)])
+    learned = words.learned([scene])
+    text = "Is there a red cube? Two red objects and a cube, no green sphere."
+    found = list(sprite.pointed(scene, text, learned))
+    ends = [text[: learned.encode(text).offsets[place][1]].split()[-1] for place, _ in found]
+    assert ends == ["cube", "objects", "cube", "sphere"]
+    assert [fits[:3] for _, fits in found] == [[1, 0, 0], [1, 1, 0], [1, 0, 1], [0, 0, 0]]
 
 
 def test_what_patches_show(recipe):
