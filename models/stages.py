@@ -25,7 +25,7 @@ Loss = Callable[[Any], "tuple[Tensor, dict[str, float]]"]
 class Steps:
     """Muon for the matrices of the layers, AdamW for all else: embeddings, patches, heads, vectors.
 
-    On these models Muon needs less than half of the pictures that AdamW needs for the same loss.
+    On these models AdamW alone needs clearly more pictures for the same loss.
     """
 
     def __init__(self, model: nn.Module, stage: Stage) -> None:

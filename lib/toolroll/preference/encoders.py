@@ -10,7 +10,6 @@ import hashlib
 import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -56,8 +55,6 @@ def open_encoder(
         encoder: Encoder = OpenClip(name, device)
     else:
         place = find_model(name, notify)
-        if name == GLANCE and not Path(place).is_dir():
-            raise ToolrollError("this installation has no embedded encoder: name a CLIP or SigLIP model", place=name)
         encoder = Transformers(name, place, device, trust_remote_code=trust_remote_code)
     notify(f"encoder {encoder.name} ({encoder.weights_id}) on {device.text}")
     return encoder
