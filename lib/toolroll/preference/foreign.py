@@ -57,7 +57,7 @@ def out_of_form(fields: Mapping[str, Any], form: Form) -> dict[str, Any]:
 
     >>> made = out_of_form({**pair(asked("What?", 1), "A cube.", "A dog."), "images": ["a.png"]}, "llava")
     >>> made["conversations"], made["image"]
-    ([{'from': 'human', 'value': '<image>\\nWhat?'}, {'from': 'gpt', 'value': 'A cube.'}], 'a.png')
+    ([{'from': 'human', 'value': '<image>\nWhat?'}, {'from': 'gpt', 'value': 'A cube.'}], 'a.png')
     """
     if form == "trl":
         return {}

@@ -50,10 +50,10 @@ def costs(encoder: Sequence[Sequence[float]], model: Sequence[Sequence[float]] |
 
     `weight` a in 0 .. 1 is that of the encoder; `model` may be None where it is 1.
 
-    >>> costs([[26.0, 24.0], [25.0, 25.0, 9.0]], [[-1.0, -2.0], [-2.0, -1.0, -1.0]], 0.9)
+    >>> costs([[26.0, 24.0], [25.0, 25.0, 9.0]], [[-1.0, -2.0], [-2.0, -1.0, -1.0]], 0.5)
     [0.75, 0.75]
-    >>> costs([[26.0, 26.0], [25.0, 25.0]], [[-1.0, -2.0], [-2.0, -1.0]], 0.9)
-    [0.525, 0.975]
+    >>> costs([[26.0, 26.0], [25.0, 25.0]], [[-1.0, -2.0], [-2.0, -1.0]], 0.75)
+    [0.5625, 0.9375]
     """
     places = min(map(len, encoder))
     if not places:
