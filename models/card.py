@@ -47,8 +47,8 @@ what it is weak at: counting, comparing two lists of clues, the values of charts
 
 Made by `python models/make.py --seed {seed}` from rendered pictures alone: {pictures} scenes and {charts} charts. The
 vision tower learned in {tower} steps what each patch shows, the language half in {steps} steps what is said of
-the pictures, and in {answers} more mostly to answer questions. Training took {minutes:.0f} minutes on {threads}
-thread(s) of a CPU.
+the pictures, in {answers} more mostly to answer questions, and in another {practice} to hold many names against a
+picture, as counts, lists and votes do. Training took {minutes:.0f} minutes on {threads} thread(s) of a CPU.
 
 `model.safetensors` has SHA-256 {digest}.
 """
@@ -88,7 +88,7 @@ def write_sprite(
     folder = given.out / "sprite"
     _saved(model, folder, sprite.processor(words))
     scores = evaluate.sprite_scores(str(folder), COUNT[given.size == "full"])
-    seconds = sum(told[stage]["seconds"] for stage in ("tower", "sprite", "answers"))
+    seconds = sum(told[stage]["seconds"] for stage in ("tower", "sprite", "answers", "practice"))
     text = SPRITE.format(
         **_common(model, words, size, given, scores, folder),
         seen=sprite.SEEN,
@@ -97,6 +97,7 @@ def write_sprite(
         charts=size.charts,
         steps=size.sprite.steps,
         answers=size.answers.steps,
+        practice=size.practice.steps,
         minutes=seconds / 60,
     )
     _record(folder, text, scores, told, size)

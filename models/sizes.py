@@ -41,6 +41,7 @@ class Size:
     tower: Stage
     sprite: Stage
     answers: Stage
+    practice: Stage
     glance: Stage
     width: int = 160  #: of the vision tower
     depth: int = 5
@@ -65,6 +66,7 @@ FULL = Size(
     tower=Stage(2_400, 32, 1e-3),
     sprite=Stage(2_400, 8, 1e-3),
     answers=Stage(1_100, 16, 1e-3, 3e-3),
+    practice=Stage(2_600, 16, 1e-3, 3e-3),
     glance=Stage(2_000, 32, 1e-3),
 )
 TINY = Size(
@@ -74,6 +76,7 @@ TINY = Size(
     tower=Stage(4, 8, 1e-3),
     sprite=Stage(4, 4, 1e-3),
     answers=Stage(2, 4, 1e-3),
+    practice=Stage(2, 4, 1e-3),
     glance=Stage(4, 8, 1e-3),
     width=32,
     depth=2,

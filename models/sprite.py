@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from data import Pictures
-from sizes import MEAN, MOST, PATCH, PATCHES, ROOM, SIDE, STD, Size
+from sizes import MEAN, MOST, PATCH, PATCHES, ROOM, SIDE, STD, Size, Stage
 from stages import shuffles, train
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
 )
-from turns import ANSWERS, TALK, Lesson, turns_of
+from turns import ANSWERS, PRACTICE, TALK, Lesson, turns_of
 from words import ANSWER, END, IMAGE, PAD, TEMPLATE, USER, for_chats
 
 from toolroll.world.draws import Draws
@@ -260,26 +260,43 @@ def taught(
 
     First it learns to talk: captions, the game's turns and questions together. Then mostly short questions, which are
     cheap, and which it is slow to learn: what they ask for stands behind an object that has to be found first. So a
-    head in the middle of the model is asked, wherever a name ends, which of the objects have that name.
+    head in the middle of the model is asked, wherever a name ends, which of the objects have that name. Then it
+    practises, with a new head, what holds many names against the picture: counts, lists, votes.
     """
     torch.manual_seed(seed)
     model = built(size, words, tower)
     model.model.vision_tower.requires_grad_(False)
     seen = cache(lambda: features(tower, pictures))  # not where all is learned already
-    logs = {}
-    stages = (("sprite", size.sprite, TALK), ("answers", size.answers, ANSWERS))
-    for number, (name, stage, lesson) in enumerate(stages):
-        rows = shuffles(len(pictures), stage.batch, seed + number)
-        drawn = Drawn(pictures.about, rows, size.turns, words, lesson)
-        trained = model if lesson is TALK else Pointing(model, size)
-        head = trained.points if isinstance(trained, Pointing) else None
-        try:
+    stages = (("sprite", size.sprite, TALK), ("answers", size.answers, ANSWERS), ("practice", size.practice, PRACTICE))
+    return model, {
+        name: lesson_taught(name, model, size, stage, lesson, pictures, seen, words, folder, seed + number)
+        for number, (name, stage, lesson) in enumerate(stages)
+    }
 
-            def loss(batch: tuple[Tensor, Told], head: nn.Module | None = head) -> tuple[Tensor, dict[str, float]]:
-                chosen, given = batch
-                return loss_of(model, seen()[chosen].float(), given, words.token_to_id(USER), head)
 
-            logs[name] = train(trained, stage, drawn, loss, folder, name)
-        finally:
-            drawn.close()
-    return model, logs
+def lesson_taught(
+    name: str,
+    model: LlavaForConditionalGeneration,
+    size: Size,
+    stage: Stage,
+    lesson: Lesson,
+    pictures: Pictures,
+    seen: Callable[[], Tensor],
+    words: Tokenizer,
+    folder: Path,
+    seed: int,
+) -> dict[str, float]:
+    """Train the model, in place, for one stage; names point in all but the first. What was logged last."""
+    rows = shuffles(len(pictures), stage.batch, seed)
+    drawn = Drawn(pictures.about, rows, size.turns, words, lesson)
+    trained = model if lesson is TALK else Pointing(model, size)
+    head = trained.points if isinstance(trained, Pointing) else None
+
+    def loss(batch: tuple[Tensor, Told]) -> tuple[Tensor, dict[str, float]]:
+        chosen, given = batch
+        return loss_of(model, seen()[chosen].float(), given, words.token_to_id(USER), head)
+
+    try:
+        return train(trained, stage, drawn, loss, folder, name)
+    finally:
+        drawn.close()

@@ -23,12 +23,14 @@ ATTRIBUTES = ("color", "shape", "material", "size")
 @dataclass(frozen=True)
 class Lesson:
     """What is asked: kinds of questions that fill up a row, each as often as it stands here; how much the end of an
-    answer weighs beside its other tokens; every how many batches have long turns, too.
+    answer weighs beside its other tokens; every how many batches have long turns, too; and how many votes that have
+    nobody to name are drawn again.
     """
 
     questions: tuple[str, ...]
     ending: float = 1.0
     talk_every: int = 1
+    again: int = 0
 
 
 TALK = Lesson(
@@ -49,6 +51,32 @@ ANSWERS = Lesson(
     ending=0.2,
     talk_every=5,
 )
+#: what compares many names with the picture, and votes that dare to name somebody
+PRACTICE = Lesson(
+    (
+        *["color"] * 3,
+        *["shape", "material"] * 2,
+        "size",
+        *["existence"] * 4,
+        *["lists"] * 4,
+        *["count"] * 4,
+        *["position"] * 3,
+        "place",
+    ),
+    ending=0.2,
+    talk_every=4,
+    again=2,
+)
+
+
+def vote_of(scene: Scene, draws: Draws, again: int) -> Asked:
+    """A vote; one that abstains is drawn anew up to `again` times."""
+    found = vote_turn(scene, draws)
+    for _ in range(again):
+        if "N/A" not in found.answer:
+            break
+        found = vote_turn(scene, draws)
+    return found
 
 
 def turns_of(
@@ -61,7 +89,7 @@ def turns_of(
     if talk and draws.below(3):
         told.append(clue_turn(about, draws))
     if talk and about.solids and not draws.below(3):
-        told.append(vote_turn(about, draws))
+        told.append(vote_of(about, draws, lesson.again))
     while len(told) < count:
         kind = draws.pick(lesson.questions)
         asked = attribute_question(about, kind, draws) if kind in ATTRIBUTES else QUESTIONS[kind](about, draws)

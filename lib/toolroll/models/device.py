@@ -31,10 +31,14 @@ class Device:
 
 
 def cpu_threads() -> int:
-    """The cores allotted to this process: SLURM_CPUS_PER_TASK, else the scheduler's affinity (at least 1)."""
-    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    if given.isdigit() and int(given) > 0:
-        return int(given)
+    """The cores allotted to this process: OMP_NUM_THREADS, else SLURM_CPUS_PER_TASK, else the scheduler's affinity.
+
+    At least 1. More threads than free cores are far slower than fewer: at every operation they wait for each other.
+    """
+    for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
+        given = os.environ.get(name, "")
+        if given.isdigit() and int(given) > 0:
+            return int(given)
     return max(1, len(os.sched_getaffinity(0)))
 
 

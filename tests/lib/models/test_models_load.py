@@ -255,13 +255,19 @@ def test_pieces_of_a_vocabulary_without_fixed_bytes():
 
 
 def test_threads(monkeypatch):
-    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: {0, 1, 2})
     assert cpu_threads() == 3
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "7")
     assert cpu_threads() == 7
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "0")
     assert cpu_threads() == 3
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "7")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # what was asked for, above what was allotted
+    assert cpu_threads() == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")  # a list, by levels: torch's affair
+    assert cpu_threads() == 7
 
 
 @pytest.fixture
