@@ -42,8 +42,8 @@ Every picture is scaled to {side} x {side} pixels, and is {seen} tokens. Byte-le
 Measured on {scenes} scenes of 320 x 240 pixels with 3 to 6 objects that were not learned from, greedy, by
 `python models/evaluate.py --only sprite`. `attributes` are questions for colour, shape, size and material of an object
 that is named by its other attributes, `answers` all questions with one right answer. F1 is that of `caption-eval`. Mind
-what it is weak at: counting, comparing two lists of clues, the values of charts, and voting: it abstains in
-{abstains:.0%} of its votes, where {undecided:.0%} of them have nobody to name.
+what it is weak at: counting, the values of charts, and voting: it abstains in {abstains:.0%} of its votes, where
+{undecided:.0%} of them have nobody to name.
 
 Made by `python models/make.py --seed {seed}` from rendered pictures alone: {pictures} scenes and {charts} charts. The
 vision tower learned in {tower} steps what each patch shows, the language half in {steps} steps what is said of
