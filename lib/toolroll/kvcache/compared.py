@@ -10,7 +10,8 @@ fp8                       QuantizedCache, a scale for each tensor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, QuantizedCache
 
-from toolroll.errors import UsageError
+from toolroll.errors import ToolrollError, UsageError
 from toolroll.kvcache.cache import PackedCache, PackedLayer
 from toolroll.kvcache.options import SchemeOptions
 from toolroll.kvcache.scheme import RULES
@@ -53,10 +54,26 @@ _ALLOWED = {"bits": "1248", "bits_k": "1248", "bits_v": "1248"}
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A cache by its `name`; `make` makes it for a batch with these tokens [B, T] to pack, and these that there are."""
+    """A cache by its `name`; `make` makes it for a batch with these tokens [B, T] to pack, and these that there are.
+
+    One of transformers is `foreign`: what goes wrong in it is told as its own.
+    """
 
     name: str
     make: Make
+    foreign: bool = False
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """ToolrollError, with the cache as its place, where a foreign cache fails."""
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            if not self.foreign:
+                raise
+            why = f"transformers' cache: {' '.join(str(error).split())}"
+            hint = "; axis_key=0,axis_value=0 takes any length" if self.name.startswith("hqq") else ""
+            raise ToolrollError(why + hint, place=self.name) from error
 
 
 def compared(text: str, config: Any) -> Compared:
@@ -73,7 +90,7 @@ def compared(text: str, config: Any) -> Compared:
         residual = _number(text, given.pop("residual", "128"))
         choose = _chooser(text, "minmax", given, config)
         return Compared(text, lambda _, real: PackedCache(config, real, choose, residual=residual))
-    return Compared(text, _theirs(text, kind, fields, config))
+    return Compared(text, _theirs(text, kind, fields, config), foreign=True)
 
 
 def _read(text: str, kind: str, rest: str) -> dict[str, str]:

@@ -120,12 +120,13 @@ def evaluate(
         exact, dense_bytes = read(prompts, asked, given)
         for cache in caches:
             prompts.make = cache.make
-            started = time.perf_counter()
-            answers = write(prompts, asked, beams)
-            seconds = time.perf_counter() - started
-            if answers is None:
-                return
-            found, held = (exact, dense_bytes) if cache is dense else read(prompts, asked, given)
+            with cache.at_work():
+                started = time.perf_counter()
+                answers = write(prompts, asked, beams)
+                seconds = time.perf_counter() - started
+                if answers is None:
+                    return
+                found, held = (exact, dense_bytes) if cache is dense else read(prompts, asked, given)
             steps = sum(len(one.ids) for one in answers)
             for place, one in enumerate(batch):
                 row = {

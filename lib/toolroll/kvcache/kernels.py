@@ -93,9 +93,14 @@ def mix(data: U8, p: F32, bits: int, order: Order) -> F32:
 
 
 def bounds(x: F32, axis: int, scheme: Scheme) -> Bounds:
-    """What `ranges.bounds` gives; faster for lloyd1 and minmax over all tokens."""
-    if axis != 1 or len(x) != 1 or scheme.rule not in ("lloyd1", "minmax", "calibquant"):
+    """What `ranges.bounds` gives; faster over all tokens, but for mse."""
+    if axis != 1 or len(x) != 1 or scheme.rule == "mse":
         return ranges.bounds(x, axis, scheme)
+    if scheme.rule == "quantile" and scheme.the_alpha:
+        from toolroll.kvcache.kernels_order import quantiles
+
+        low, high = quantiles(x[0], scheme.the_alpha)
+        return low[None], high[None]
     low, high = np.empty(x.shape[2], np.float32), np.empty(x.shape[2], np.float32)
     kernel = _spread_kernel() if scheme.rule == "lloyd1" else _extremes_kernel()
     kernel(x[0], low, high)

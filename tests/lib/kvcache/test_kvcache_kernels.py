@@ -12,7 +12,7 @@ import pytest
 
 from toolroll.kvcache import plain
 from toolroll.kvcache.block import Block, dequantize, quantize
-from toolroll.kvcache.ranges import bounds, ranges
+from toolroll.kvcache.ranges import bounds, quantiles, ranges
 from toolroll.kvcache.scheme import BITS, Scheme
 
 INTERPRETER = os.environ.get("TRITON_INTERPRET") == "1"
@@ -125,6 +125,31 @@ def test_ranges_by_numba(rule):
     scheme = Scheme("k", 1, rule)
     for plain_one, fast in zip(bounds(x, 1, scheme), numba().bounds(x, 1, scheme), strict=True):
         np.testing.assert_allclose(fast, plain_one, rtol=1e-6)
+
+
+SHAPES = {
+    "normal": lambda x: 3 * x + 5,
+    "one side": lambda x: np.exp(3 * x),
+    "few values": lambda x: np.round(2 * x),
+    "one value": np.zeros_like,
+    "in order": lambda x: np.sort(x, axis=0),
+    "outliers": lambda x: np.where(x > 2, x * np.float32(1e30), x),
+    "tiny": lambda x: x * np.float32(1e-40),
+}
+
+
+@pytest.mark.skipif(INTERPRETER, reason="ranges are made on the CPU")
+@pytest.mark.parametrize("tokens", [512, 1027])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_quantiles_without_sorting(shape, tokens):
+    """To the bit what sorting gives: whatever a few tokens make it begin with, and wherever the quantile is."""
+    from toolroll.kvcache import kernels_order
+
+    assert tokens >= kernels_order.FEW
+    x = shape(RNG.standard_normal((tokens, 24), dtype=np.float32))
+    for alpha in (0.0005, 0.0683, 0.2125, 0.4999):
+        for sorted_one, fast in zip(quantiles(x, 0, alpha), kernels_order.quantiles(x, alpha), strict=True):
+            assert (sorted_one == fast).all()
 
 
 @pytest.mark.skipif(INTERPRETER, reason="codes are made on the CPU")
