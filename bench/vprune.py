@@ -16,7 +16,7 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,13 @@ from toolroll.pruning.cached import held_bytes
 from toolroll.pruning.executed import executed
 from toolroll.pruning.flops import Tokens, dense_terms, pruned_terms, sum_over
 from toolroll.pruning.plan import Plan, same_heads
+from toolroll.pruning.planning import ratio_of
 from toolroll.pruning.plugin import Pruner
+from toolroll.pruning.shape import Shape
+from toolroll.pruning.support import parts_of
 
 IMAGE, VOCABULARY, PATCH = 3, 1000, 4
+QUARTER = 0.25
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,22 @@ CASES = {
 }
 
 
-def plans(layers: int, heads: Any) -> dict[str, Plan]:
-    """What is measured of each shape."""
-    half = layers // 2
+def tokens_of(case: Case) -> Tokens:
+    """The tokens of its prompt."""
+    return Tokens(((case.side, case.side),) * case.tiles, case.text * (case.tiles + 1))
+
+
+def left(shape: Shape, tokens: Tokens, plan: Plan) -> float:
+    """What a plan leaves of the visual FLOPs."""
+    return sum_over(pruned_terms(shape, tokens, plan, "full")) / sum_over(dense_terms(shape, tokens, "full"))
+
+
+def plans(shape: Shape, tokens: Tokens) -> dict[str, Plan]:
+    """What is measured of each shape. "All, a quarter" has the neurons that make it a quarter of the visual FLOPs."""
+    half, heads = shape.layers // 2, same_heads(shape.heads // 2, shape)
+    whole = Plan(window=5, heads=heads, cut=half)
+    fitted = (replace(whole, ffn=ratio_of(shape.ffn, neurons)) for neurons in range(shape.ffn, 0, -1))
+    quarter = next(plan for plan in fitted if left(shape, tokens, plan) <= QUARTER)
     return {
         "dense": Plan(),
         "window 5": Plan(window=5),
@@ -70,8 +87,8 @@ def plans(layers: int, heads: Any) -> dict[str, Plan]:
         "half of the heads": Plan(heads=heads),
         "cut at half": Plan(cut=half),
         "cut and neurons": Plan(cut=half, ffn=2),
-        "all, a quarter": Plan(window=5, heads=heads, ffn=2, cut=half),
-        "all, an eighth": Plan(window=5, heads=heads, ffn=10, cut=half),
+        "all, a quarter": quarter,
+        "all, a tenth of the neurons": replace(whole, ffn=10),
     }
 
 
@@ -137,9 +154,8 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def measure_one(name: str, case: Case, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The records of a shape."""
     model, prompt = model_of(case), prompt_of(case)
-    with Pruner(model, Plan()) as pruner:
-        shape = pruner.parts.shape
-    wanted = plans(shape.layers, same_heads(shape.heads // 2, shape))
+    shape, tokens = parts_of(model, Plan()).shape, tokens_of(case)
+    wanted = plans(shape, tokens)
     reading: dict[str, float] = {}
     writing: dict[str, float] = {}
     flops: dict[str, int] = {}
@@ -154,13 +170,11 @@ def measure_one(name: str, case: Case, arguments: argparse.Namespace) -> list[di
                 reading[kind] = min(first, reading.get(kind, first))
                 writing[kind] = min(rest, writing.get(kind, rest))
     peak = {kind: memory(name, kind, arguments.threads) for kind in ("dense", "cut and neurons", "all, a quarter")}
-    tokens = Tokens(((case.side, case.side),) * case.tiles, prompt["input_ids"].shape[1] - case.tiles * case.side**2)
-    dense = sum_over(dense_terms(shape, tokens, "full"))
     return [
         {
             "shape": case.what,
             "plan": kind,
-            "visual FLOPs": round(sum_over(pruned_terms(shape, tokens, plan, "full")) / dense, 3),
+            "visual FLOPs": round(left(shape, tokens, plan), 3),
             "prefill ms": round(reading[kind] * 1000, 1),
             "times dense": round(reading["dense"] / reading[kind], 2),
             "promised": round(flops["dense"] / flops[kind], 2),
@@ -189,9 +203,7 @@ def child(asked: str, threads: int) -> None:
     model, prompt = model_of(case), prompt_of(case)
     short = {**prompt, "input_ids": prompt["input_ids"][:, : case.text]}
     model(input_ids=short["input_ids"], logits_to_keep=1)
-    layers, heads = case.sizes["num_hidden_layers"], case.sizes["num_attention_heads"]
-    halves = tuple(tuple(head < heads // 2 for head in range(heads)) for _ in range(layers))
-    with Pruner(model, plans(layers, halves)[kind]):
+    with Pruner(model, plans(parts_of(model, Plan()).shape, tokens_of(case))[kind]):
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
         before = most_memory()
         read(model, prompt)

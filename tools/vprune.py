@@ -57,8 +57,9 @@ With several images or tiles, a window keeps visual tokens of one from seeing th
 
 Models: LLaVA, LLaVA-NeXT, Qwen2-VL, Qwen2.5-VL, Idefics3, SmolVLM and InternVL of transformers are tested, from small
 random ones. Any other with a decoder of plain layers is accepted; for --window it has to be one of those, whose grids
-of visual tokens are known. Refused, with the reason: projections that are fused (with --heads, also quantized ones or
-adapters), image tokens that attend in both directions (Gemma 3, PaliGemma), sliding windows, cross-attention.
+of visual tokens are known: LLaVA-OneVision, for one, has no window. Videos are not read. Refused, with the reason:
+projections that are fused (with --heads, also quantized ones or adapters), image tokens that attend in both directions
+(Gemma 3, PaliGemma), sliding windows, cross-attention.
 
 ttft_ms is the time to the first token, image encoder and all; decode_ms that of a further token. Both are of the whole
 batch, and differ from run to run: --no-timings leaves them out. The first prompt of a run is slower than the rest.

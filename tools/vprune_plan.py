@@ -47,8 +47,10 @@ The search starts from the dense model. Each step prunes one thing more, to the 
 (--windows), the heads (--keep-heads, shares of all heads, chosen by the ratio of vprune-calibrate on the same prompts),
 the neurons (--ffns), the cut (--cuts, shares of the layers). All that can be next are tried, and the one that costs
 least for each FLOP it saves is taken, until at most --budget of the visual FLOPs is left: those of vprune-flops(1),
---pairs full, with the text of the prompts. -v tells of each step when it is made. The last one's plan is in the record,
-with all steps, and in --out.
+--pairs full, with the text of the prompts. What goes below the budget is not counted as saved. Heads and neurons go no
+further than the budget asks, to between two rungs, and at the end what was pruned more than that is given back, a head
+or a neuron at a time: where either is pruned, one more would exceed the budget. Windows and cuts are those listed.
+-v tells of each step when it is made. The last one's plan is in the record, with all steps, and in --out.
 Such a search is greedy: it does not try what two steps would do together.
 
 Prompts without an image say nothing, and are counted.

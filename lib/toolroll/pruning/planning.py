@@ -32,12 +32,18 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Ladders:
-    """What each knob may be set to, from nothing pruned to most: windows, masks, ratios of neurons, layer cuts."""
+    """What each knob may be set to, from nothing pruned to most: windows, masks, ratios of neurons, layer cuts.
 
+    Between two rungs lie more masks, by `scores` [L][H] and with the first `protect` layers whole, and more ratios.
+    """
+
+    shape: Shape
     window: tuple[int | None, ...]
     heads: tuple[Mask | None, ...]
     ffn: tuple[float, ...]
     cut: tuple[int | None, ...]
+    scores: Sequence[Sequence[float]]
+    protect: int
 
     def start(self) -> dict[str, int]:
         """The rung of each knob in the dense model."""
@@ -47,6 +53,57 @@ class Ladders:
         """The plan on these rungs."""
         chosen: dict[str, Any] = {name: getattr(self, name)[rungs[name]] for name in KNOBS}
         return replace(base, **chosen)
+
+    def laxest(self, knob: str, rung: int, plan: Plan, fits: Callable[[Plan], bool]) -> Plan:
+        """A plan with this knob pruned as little as `fits`, from rung 0 to `rung`, and to what the plan has it at.
+
+        The plan itself where nothing less does. Windows and cuts are rungs; heads and neurons go one by one.
+        """
+        if knob == "ffn":
+            least, most = plan.neurons(self.shape), self.shape.ffn
+            make: Callable[[int], Any] = self._ratio
+        elif knob == "heads":
+            least, most = kept_heads(plan, self.shape), self.shape.layers * self.shape.heads
+            make = self._mask
+        else:
+            rungs = [replace(plan, **{knob: value}) for value in getattr(self, knob)[:rung]]
+            return next((one for one in rungs if fits(one)), plan)
+        found = plan
+        while least < most:  # `found` has `least`, and what has more than `most` does not fit
+            middle = (least + most + 1) // 2
+            one = replace(plan, **{knob: make(middle)})
+            if fits(one):
+                least, found = middle, one
+            else:
+                most = middle - 1
+        return found
+
+    def _ratio(self, neurons: int) -> float:
+        return ratio_of(self.shape.ffn, neurons)
+
+    def _mask(self, kept: int) -> Mask | None:
+        mask = active(self.scores, threshold_for(self.scores, kept / self.shape.layers, self.protect), self.protect)
+        return None if all(map(all, mask)) else mask
+
+
+def kept_heads(plan: Plan, shape: Shape) -> int:
+    """Active heads of all layers."""
+    return sum(sum(plan.active(layer, shape)) for layer in range(shape.layers))
+
+
+def ratio_of(ffn: int, neurons: int) -> float:
+    """The ratio with the fewest digits of which floor(ffn / ratio) is `neurons`.
+
+    >>> ratio_of(512, 256), ratio_of(512, 255), ratio_of(512, 512)
+    (2.0, 2.004, 1.0)
+    """
+    for digits in range(17):
+        found = round(ffn / neurons if neurons == ffn else ffn / (neurons + 0.5), digits)
+        exact = round(ffn / neurons, digits)
+        for one in (exact, found):
+            if one >= 1 and int(ffn / one) == neurons:
+                return one
+    raise ValueError(f"no ratio of {ffn} is {neurons}")
 
 
 def ladders(
@@ -70,10 +127,13 @@ def ladders(
             masks.append(mask)
     ends = sorted({min(shape.layers, max(1, round(share * shape.layers))) for share in cuts}, reverse=True)
     return Ladders(
+        shape,
         (None, *sorted(set(windows), reverse=True)),
         tuple(masks),
         (1.0, *sorted({ratio for ratio in ratios if 1 < ratio <= shape.ffn})),
         (None, *(end for end in ends if end < shape.layers)),
+        scores,
+        protect,
     )
 
 
@@ -99,9 +159,18 @@ class Search:
         self.batch = batch
         self._batches = batches_of(loaded, stopped)
         self.n_tokens = sum(len(sample.answer) for sample in samples)
+        self._known: dict[str, float] = {}
 
     def nll(self, plan: Plan) -> float | None:
         """Mean negative log-likelihood of the answers' tokens in nats; None when stopped."""
+        if plan.hash not in self._known:
+            found = self._nll(plan)
+            if found is None:
+                return None
+            self._known[plan.hash] = found
+        return self._known[plan.hash]
+
+    def _nll(self, plan: Plan) -> float | None:
         values: list[float] = []
         with Pruner(self.loaded.model, plan):
             for start in range(0, len(self.samples), self.batch):
@@ -125,10 +194,12 @@ class Search:
         return pruned / sum(kv_bytes(self.shape, one.tokens, None, 1) for one in self.samples)
 
     def steps(self, ladders: Ladders, base: Plan, budget: float) -> Iterator[Step]:
-        """The dense model, then step after step until at most `budget` of the visual FLOPs is left.
+        """The dense model, then step after step until at most `budget` of the visual FLOPs is left, and close to it.
 
         A step goes one rung down the ladder of one knob: of all, the one that adds least to the nll for what it
-        saves. ToolrollError where no rung is left before the budget is met. Ends early when stopped.
+        saves, where what goes below the budget is not counted as saved. A rung that would is not gone down further
+        than needed. In the end knobs are set back as far as the budget allows. ToolrollError where no rung is left
+        before the budget is met. Ends early when stopped.
         """
         rungs = ladders.start()
         plan = ladders.plan(rungs, base)
@@ -138,39 +209,56 @@ class Search:
         now = Step(None, plan, nll, 1.0, 1.0, 1)
         yield now
         while now.visual_ratio > budget:
-            tried: list[tuple[float, int, Step]] = []
-            for knob in KNOBS:
-                following = self._next(ladders, base, rungs, knob, now.visual_ratio)
-                if following is None:
-                    continue
-                rung, plan, ratio = following
-                found = self.nll(plan)
-                if found is None:
-                    return
-                price = (found - now.nll) / (now.visual_ratio - ratio)
-                tried.append((price, rung, Step(knob, plan, found, ratio, self.kv_ratio(plan), 0)))
+            following = [one for knob in KNOBS if (one := self._next(ladders, now, rungs, knob, budget))]
+            tried = self._tried(following)
+            if tried is None:
+                return
             if not tried:
                 raise ToolrollError(
                     f"no plan of these rungs leaves {budget:g} of the visual FLOPs; the last leaves "
                     f"{now.visual_ratio:.3f}: allow more with --windows, --keep-heads, --ffns, --cuts",
                     place="--budget",
                 )
-            _, rung, best = min(tried, key=lambda one: one[0])
-            assert best.changed is not None
-            rungs[best.changed] = rung
-            now = replace(best, n_tried=len(tried))
+            before = now
+            now = min(
+                tried, key=lambda one: (one.nll - before.nll) / (before.visual_ratio - max(one.visual_ratio, budget))
+            )
+            assert now.changed is not None
+            rungs[now.changed] = next(rung for rung, knob, _ in following if knob == now.changed)
+            yield now
+        while tried := self._tried(self._looser(ladders, now, rungs, budget)):
+            now = min(tried, key=lambda one: one.nll)
             yield now
 
+    def _tried(self, following: Sequence[tuple[int, str, Plan]]) -> list[Step] | None:
+        """Plans that each change a knob, judged; None when stopped."""
+        made: list[Step] = []
+        for _, knob, plan in following:
+            found = self.nll(plan)
+            if found is None:
+                return None
+            made.append(Step(knob, plan, found, self.visual_ratio(plan), self.kv_ratio(plan), len(following)))
+        return made
+
     def _next(
-        self, ladders: Ladders, base: Plan, rungs: dict[str, int], knob: str, ratio: float
-    ) -> tuple[int, Plan, float] | None:
-        """The next rung of a knob that leaves less than `ratio`, its plan, and what that leaves."""
+        self, ladders: Ladders, now: Step, rungs: dict[str, int], knob: str, budget: float
+    ) -> tuple[int, str, Plan] | None:
+        """The next rung of a knob that leaves less than now, and the plan there, or above it where that is enough."""
         for rung in range(rungs[knob] + 1, len(getattr(ladders, knob))):
-            plan = ladders.plan(rungs | {knob: rung}, base)
-            left = self.visual_ratio(plan)
-            if left < ratio:
-                return rung, plan, left
+            plan = replace(now.plan, **{knob: getattr(ladders, knob)[rung]})
+            if self.visual_ratio(plan) < now.visual_ratio:
+                return rung, knob, ladders.laxest(knob, rung, plan, self._within(budget))
         return None
+
+    def _looser(self, ladders: Ladders, now: Step, rungs: dict[str, int], budget: float) -> list[tuple[int, str, Plan]]:
+        """Plans that prune one thing less than now, as little as the budget allows."""
+        loose = [
+            (rungs[knob], knob, ladders.laxest(knob, rungs[knob], now.plan, self._within(budget))) for knob in KNOBS
+        ]
+        return [one for one in loose if self.visual_ratio(one[2]) > now.visual_ratio]
+
+    def _within(self, budget: float) -> Callable[[Plan], bool]:
+        return lambda plan: self.visual_ratio(plan) <= budget
 
 
 def sample_of(loaded: Loaded, asked: Asked, response: str | None, most: int | None) -> Sample | None:
