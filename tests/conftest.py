@@ -1,11 +1,13 @@
 """Lets tests import the modules that stand beside them (`frame`, `contract.own_tools`), and run side by side."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+os.environ["SLURM_CPUS_PER_TASK"] = "1"  # for models opened in this process; `frame.environment` does not hand it on
 
 #: Folders whose modules set up something costly that their tests share.
 TOGETHER = {"tools", "models", "paper"}
@@ -19,3 +21,11 @@ def pytest_collection_modifyitems(items):
         if folder == "slurm" or folder in TOGETHER:
             group = folder if folder == "slurm" else item.path.name
             item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures, which may ask for more
+def pytest_runtest_setup(item):
+    """One thread for torch: tensors of tests are tiny, and threads of several workers wait for each other."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)

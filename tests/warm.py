@@ -4,7 +4,8 @@ A keeper process imports third-party packages once and nothing of toolroll. For 
 gets the standard streams, folder, environment, process group and limits of whoever asked, and runs the command to the
 end of a process like any other: signals, exit codes, broken pipes and kills are real. What differs from a fresh start:
 the seed of Python's string hashes and the variables that packages read when they are imported (OMP_NUM_THREADS is 1).
-One keeper has torch, for commands that load it whatever they do; it saves them five seconds. One has what all load.
+One keeper has torch, for runs that load it: it saves them the import, the patterns that transformers compiles for its
+first model and what numba sets up for its first kernel. One has what all load.
 
 `Popen` is subprocess.Popen by way of a keeper. `shims()` is a folder of scripts for PATH that do the same in a shell,
 for commands with torch.
@@ -37,6 +38,8 @@ BARE = ("click", "orjson", "msgspec", "msgspec.inspect", "zstandard", "numpy", "
 PLAIN = (*BARE, "numba", "PIL.Image", "matplotlib.figure")
 TORCH = (*PLAIN, "torch", "transformers", "accelerate", "peft", "safetensors.torch")
 MODELS = ("AutoModelForCausalLM", "AutoTokenizer", "LlamaForCausalLM", "LlavaForConditionalGeneration")
+PICTURES = ("AutoProcessor", "CLIPModel", "CLIPImageProcessorPil", "LlavaProcessor")
+SETTINGS = {"OMP_NUM_THREADS": "1"}  #: of a keeper
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
@@ -49,17 +52,15 @@ def keeper(*, torch: bool) -> Path:
     from frame import WARM, entry_points, environment
 
     folder = Path(tempfile.mkdtemp(prefix="warm-"))
-    commands = {name: entry for name, entry in entry_points().items() if (name in WARM) == torch}
-    for name in commands:
+    for name in WARM if torch else ():
         shim = folder / name
         shim.write_text(f"#!{sys.executable} -E\nimport sys\nsys.path[0] = {str(Path(__file__).parent)!r}\n")
         with shim.open("a") as file:
             file.write(f"import warm\nwarm.shim({str(folder)!r}, {name!r})\n")
         shim.chmod(0o755)
-    settings = {**environment({"OMP_NUM_THREADS": "1"})}
     process = subprocess.Popen(
-        [sys.executable, __file__, str(folder), json.dumps(commands), *(TORCH if torch else PLAIN)],
-        env=settings,
+        [sys.executable, __file__, str(folder), json.dumps(entry_points()), *(TORCH if torch else PLAIN)],
+        env=environment(SETTINGS),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -112,16 +113,19 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
 
 
 class Popen(subprocess.Popen):  # type: ignore[type-arg]
-    """subprocess.Popen, the process forked by the keeper."""
+    """subprocess.Popen, the process forked by a keeper: with `torch`, by the one that has it."""
+
+    def __init__(self, *args: Any, torch: bool, **settings: Any) -> None:
+        self._folder = str(keeper(torch=torch))
+        super().__init__(*args, **settings)
 
     def _execute_child(self, args: Any, *rest: Any) -> None:
         cwd, env = rest[4], rest[5]
         p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite = rest[9:15]
         fds = [place if given == -1 else given for place, given in enumerate((p2cread, c2pwrite, errwrite))]
         name = Path(args[0]).name
-        folder = keeper(torch=name in sys.modules["frame"].WARM)
         place = None if cwd is None else os.fspath(cwd)
-        self._connection, self.pid = _ask(str(folder), [name, *args[1:]], fds, place, dict(env or os.environ))
+        self._connection, self.pid = _ask(self._folder, [name, *args[1:]], fds, place, dict(env or os.environ))
         self._child_created = True
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
 
@@ -162,34 +166,41 @@ def serve(folder: str) -> tuple[dict[str, Any], list[int]]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"{folder}/socket")
     listener.listen(64)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    running: dict[int, tuple[int, socket.socket]] = {}  # by what becomes readable when a child ends
     os.write(1, b"ready\n")
     while True:
-        ready, _, _ = select.select([listener, 0], [], [])
+        ready, _, _ = select.select([listener, 0, *running], [], [])
         if 0 in ready:
             os._exit(0)
+        for end in [end for end in running if end in ready]:
+            pid, connection = running.pop(end)
+            os.close(end)
+            _tell(connection, os.waitpid(pid, 0)[1])
+            connection.close()
+        if listener not in ready:
+            continue
         connection, _ = listener.accept()
         size, fds, _, _ = socket.recv_fds(connection, 4, 3)
         request = json.loads(_exactly(connection, int.from_bytes(size, "big")))
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
+            for end, (_, other) in running.items():
+                os.close(end)
+                other.close()
+            connection.close()
             listener.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            pid = os.fork()
-            if pid == 0:
-                connection.close()
-                return request, fds
-            for fd in fds:
-                os.close(fd)
-            connection.sendall(pid.to_bytes(4, "big"))
-            _, status = os.waitpid(pid, 0)
-            try:
-                connection.sendall(status.to_bytes(4, "big"))
-            except OSError:
-                pass  # whoever asked has gone
-            os._exit(0)
-        connection.close()
+            return request, fds
+        _tell(connection, pid)
+        running[os.pidfd_open(pid)] = pid, connection
         for fd in fds:
             os.close(fd)
+
+
+def _tell(connection: socket.socket, number: int) -> None:
+    try:
+        connection.sendall(number.to_bytes(4, "big"))
+    except OSError:
+        pass  # whoever asked has gone
 
 
 def become(request: dict[str, Any], fds: Iterable[int]) -> None:
@@ -211,13 +222,19 @@ def become(request: dict[str, Any], fds: Iterable[int]) -> None:
 
 
 def load(packages: Iterable[str]) -> None:
-    """Import what takes long: third parties only."""
+    """Import what takes long, third parties only, and have them make what they would make at their first use."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in packages:
             importlib.import_module(name)
-        for name in MODELS if "transformers" in sys.modules else ():
-            getattr(sys.modules["transformers"], name)
+        if "numba" in sys.modules:
+            context = importlib.import_module("numba.core.registry").cpu_target.target_context
+            context.refresh()  # or the first kernel of each child would
+        if "transformers" in sys.modules:
+            for name in (*MODELS, *PICTURES):
+                getattr(sys.modules["transformers"], name)
+            mapping = importlib.import_module("transformers.conversion_mapping")
+            mapping.get_checkpoint_conversion_mapping("llama")  # compiles patterns of all models, for all children
 
 
 def main() -> None:

@@ -113,7 +113,7 @@ def test_long_pipes_of_resident_commands_do_not_jam(tmp_path):
 @pytest.mark.parametrize("count", [0, 1, 777, 65_536, 200_001])
 @pytest.mark.parametrize("command", [*frame.MAPPERS, frame.own("slow-cat")], ids=str)
 def test_a_reader_that_goes_away_ends_the_command_by_sigpipe(command, count, tmp_path):
-    (tmp_path / "in").write_bytes(command.lines(8000))  # more than is read and what a pipe holds
+    (tmp_path / "in").write_bytes(command.wide_lines(300))  # more than is read and what a pipe holds
     with command.start(tmp_path, inputs=("in",)) as process:
         taken = 0
         while taken < count:
