@@ -70,9 +70,9 @@ class Plan:
     spy_image: str = "modified"
     tokens: int = 48  #: longest clue or vote
     temperature: float = 0.8
-    questions: int = 1  #: about each pair of a step about decisions
+    questions: int = 2  #: about each pair of a step about decisions
     samples: int = 6  #: answers to each
-    rate: float = 1e-4
+    rate: float = 5e-5
     kl: float = 0.04
     size: str = "128x96"
     pool: int = 384  #: pairs to train on, of which each seed has its own order
