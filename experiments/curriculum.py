@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from recorded import append, as_read, changed, whole_rows
 from sorting import Learner, Problems, problems, right
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -211,22 +211,11 @@ def bandit_settings(policy: str) -> dict[str, Any]:
     return {name: getattr(rule, name) for name in names[rule.policy]}
 
 
-def whole_rows(out: Path) -> list[dict[str, Any]]:
-    """The rows of a file; a last line that was cut when its run was killed is taken off."""
-    text = out.read_bytes() if out.exists() else b""
-    whole = text[: text.rfind(b"\n") + 1]
-    if whole != text:
-        sys.stderr.write(f"{out}: the last line was cut and is made again\n")
-        with out.open("r+b") as file:
-            file.truncate(len(whole))
-    return [json.loads(line) for line in whole.splitlines()]
-
-
 def missing(
     rows: Sequence[Mapping[str, Any]], policies: Sequence[str], seeds: Sequence[int], plan: Plan
 ) -> Iterator[tuple[int, list[str]]]:
     """For each seed the policies that have no row of this plan and of these settings of the bandit yet."""
-    wanted = json.loads(json.dumps(asdict(plan)))
+    wanted = as_read(plan)
     there = {
         (row["policy"], row["seed"])
         for row in rows
@@ -235,15 +224,6 @@ def missing(
     for seed in seeds:
         if left := [policy for policy in policies if (policy, seed) not in there]:
             yield seed, left
-
-
-def changed(plan: Plan, settings: Sequence[str]) -> Plan:
-    """The plan with some NAME=VALUE (JSON) set otherwise."""
-    values: dict[str, Any] = {}
-    for name, _, value in (pair.partition("=") for pair in settings):
-        read = json.loads(value)
-        values[name] = tuple(read) if isinstance(read, list) else read
-    return replace(plan, **values)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -264,8 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         start = warmed_up(plan, seed)
         for policy in policies:
             row = run(plan, policy, seed, copy.deepcopy(start))
-            with options.out.open("a") as out:
-                out.write(json.dumps(row) + "\n")
+            append(row, options.out)
             said = f"{policy} seed {seed}: target after {row['updates_to_target']}, at last {row['final_accuracy']:.3f}"
             sys.stderr.write(f"{said}, {row['duration_s']} s\n")
 

@@ -40,9 +40,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from curriculum import changed, whole_rows
+from recorded import append, as_read, changed, whole_rows
 from selfplay import pictures
-from visionzero import append
 
 from toolroll.errors import RowError
 from toolroll.models.base import Sampling
@@ -289,7 +288,7 @@ def run(arm: str, seed: int, plan: Plan, model: str, clip: str, folder: Path) ->
 
 def missing(rows: Sequence[Mapping[str, Any]], arms: Sequence[str], seeds: Sequence[int], plan: Plan) -> Iterator[Any]:
     """Arms and seeds that have no row of this plan yet, seed by seed."""
-    wanted = json.loads(json.dumps(asdict(plan)))
+    wanted = as_read(plan)
     there = {(row["arm"], row["seed"]) for row in rows if row["plan"] == wanted}
     yield from ((arm, seed) for seed in seeds for arm in arms if (arm, seed) not in there)
 
@@ -307,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pictures", type=Path, default=HERE / "out", help="where pictures and pairs are made")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change the plan")
     options = parser.parse_args(arguments)
-    plan: Plan = changed(QUICK if options.quick else Plan(), options.set)  # type: ignore[assignment,arg-type]
+    plan: Plan = changed(QUICK if options.quick else Plan(), options.set)
     model, clip = (str(Path(name).resolve()) if Path(name).is_dir() else name for name in (options.model, options.clip))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     seeds = range(options.first_seed, options.first_seed + options.seeds)

@@ -43,8 +43,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from curriculum import changed, whole_rows
-from visionzero import append
+from recorded import append, changed, whole_rows
 
 from toolroll.kvcache.cache import PackedLayer, packed_attention
 from toolroll.kvcache.compared import compared, held_bytes
@@ -318,7 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change the plan")
     options = parser.parse_args(arguments)
-    plan: Plan = changed(QUICK if options.quick else Plan(), options.set)  # type: ignore[assignment,arg-type]
+    plan: Plan = changed(QUICK if options.quick else Plan(), options.set)
     torch.set_num_threads(1)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if left := [name for name in options.caches if not installed(name)]:

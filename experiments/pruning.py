@@ -34,10 +34,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from curriculum import changed, whole_rows
+from recorded import append, as_read, changed, whole_rows
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from visionzero import append
 
 from toolroll.errors import ToolrollError
 from toolroll.models.base import Sampling
@@ -342,7 +341,7 @@ def arms_of(settings: Settings, methods: Sequence[str], seeds: Sequence[int]) ->
 
 def missing(rows: Sequence[Mapping[str, Any]], arms: Iterator[Arm], settings: Settings, weights: str) -> list[Arm]:
     """Those that have no row with these settings and this model yet."""
-    wanted = json.loads(json.dumps(asdict(settings)))
+    wanted = as_read(settings)
     there = {
         Arm(row["method"], row["share"], row["seed"], row["trained"])
         for row in rows
@@ -363,7 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change the settings")
     options = parser.parse_args(arguments)
     base = QUICK if options.quick else Settings()
-    settings: Settings = changed(base, options.set)  # type: ignore[assignment,arg-type]
+    settings: Settings = changed(base, options.set)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     weights = fingerprint(Path(find_model(options.model, lambda _: None)) / "model.safetensors")
     seeds = range(options.first_seed, options.first_seed + options.seeds)

@@ -16,9 +16,7 @@ several processes may each run some arms or seeds:
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
-import os
 import random
 import sys
 import time
@@ -28,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from curriculum import changed, whole_rows
+from recorded import append, as_read, changed, whole_rows
 from selfplay import Fields, Pupil, Table, Values, pictures, summed
 
 from toolroll.run.seeds import record_seed
@@ -174,19 +172,12 @@ class Run:
 
 def missing(rows: Sequence[Mapping[str, Any]], arms: Sequence[str], seeds: Sequence[int], plan: Plan) -> Iterator[Any]:
     """Arms and seeds that have no row of this plan yet, seed by seed."""
-    wanted = json.loads(json.dumps(asdict(plan)))
+    wanted = as_read(plan)
     rules = {arm: json.loads(json.dumps(asdict(ARMS[arm].rule))) for arm in arms}
     there = {
         (row["arm"], row["seed"]) for row in rows if row["plan"] == wanted and row["rule"] == rules.get(row["arm"])
     }
     yield from ((arm, seed) for seed in seeds for arm in arms if (arm, seed) not in there)
-
-
-def append(row: Mapping[str, Any], out: Path) -> None:
-    """Add a row, whole, whoever else does."""
-    with out.open("ab", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        os.write(file.fileno(), json.dumps(row).encode() + b"\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -202,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change the plan")
     options = parser.parse_args(arguments)
-    plan: Plan = changed(QUICK if options.quick else Plan(), options.set)  # type: ignore[assignment,arg-type]
+    plan: Plan = changed(QUICK if options.quick else Plan(), options.set)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     for arm, seed in list(missing(whole_rows(options.out), options.arms, seeds, plan)):

@@ -19,7 +19,7 @@ def modules():
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(EXPERIMENTS)
-        yield {name: importlib.import_module(name) for name in ("sorting", "curriculum", "report")}
+        yield {name: importlib.import_module(name) for name in ("sorting", "curriculum", "curriculum_report", "report")}
     torch.set_num_threads(threads)  # the experiment sets one
 
 
@@ -140,7 +140,7 @@ def test_the_report_draws_and_notices_what_is_stale(modules, quick, tmp_path):
 
 
 def test_runs_that_never_get_there_count_with_all_updates(modules):
-    report = modules["report"]
+    report = modules["curriculum_report"]
     runs = {seed: {"updates_to_target": needed, "plan": {"updates": 250}} for seed, needed in enumerate((100, None))}
     baseline = {seed: {"updates_to_target": needed, "plan": {"updates": 250}} for seed, needed in enumerate((150, 240))}
     assert [report.updates_needed(row) for row in runs.values()] == [100, 250]
@@ -150,6 +150,6 @@ def test_runs_that_never_get_there_count_with_all_updates(modules):
 def test_a_report_of_half_an_experiment_is_refused(modules, quick):
     rows = [json.loads(line) for line in quick.read_text().splitlines()]
     with pytest.raises(SystemExit, match="not done"):
-        modules["report"].by_policy(rows[:-1])
+        modules["curriculum_report"].by_policy(rows[:-1])
     with pytest.raises(SystemExit, match="more than one row"):
-        modules["report"].by_policy([*rows, rows[0]])
+        modules["curriculum_report"].by_policy([*rows, rows[0]])

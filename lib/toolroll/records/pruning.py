@@ -145,7 +145,8 @@ class PlanStep(Record, kw_only=True, frozen=True):
 
     step: Annotated[Count, said("Number of the step; 0 is the dense model.")]
     changed: Annotated[
-        Literal["window", "heads", "ffn", "cut"] | None, said("What was pruned more, or at the end less; null in the dense model.")
+        Literal["window", "heads", "ffn", "cut"] | None,
+        said("What was pruned more, or at the end less; null in the dense model."),
     ]
     window: Annotated[Count | None, said("Side of the window; null is none.")]
     kept_heads: Annotated[float, said("Active heads a layer, mean over all.")]
