@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 
 import frame
 import numpy as np
 import pytest
 import tiny_models
 from PIL import Image
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 MESSAGES = [{"role": "user", "content": "What is this?"}]
 
@@ -62,7 +64,7 @@ def test_images_are_packed_and_text_is_not(batched):
         if images:
             assert 0 < fine["kl"] < rough["kl"]
         else:
-            assert rough["kl"] < 1e-9
+            assert rough["kl"] == fine["kl"] == 0
 
 
 def test_a_batch_changes_no_numbers(folder, batched):
@@ -112,3 +114,99 @@ def test_attention_by_a_dump_is_that_of_the_model(folder, tmp_path):
     result = frame.shell("kv-quant -q two.safetensors --bits 8 --rule minmax --ranges fp32", cwd=tmp_path)
     for row in result.rows:
         assert (row["kl"] if row["part"] == "k" else row["output_error"]) < 0.02
+
+
+def test_bfloat16_in_batches_with_beams(folder):
+    """The model's own type, in which a dense cache holds everything and a packed one what is not packed."""
+    caches = ("dense", "minmax:bits=8", "lloyd1:bits=1", "kivi:group=4,residual=0")
+    named = [word for cache in caches for word in ("--cache", cache)]
+    args = ("--dtype", "bfloat16", "--batch-size", 3, "--response-tokens", 3)
+    plain = run(folder, "kv-eval", *named, *args).rows
+    searched = run(folder, "kv-eval", *named, *args, "--beams", 2).rows
+    for one, other in zip(plain, searched, strict=True):
+        assert {name: one[name] for name in ("kl", "nll", "kv_bytes")} == {
+            name: other[name] for name in ("kl", "nll", "kv_bytes")
+        }
+        assert one["kv_ratio"] == 1 if one["cache"] == "dense" else one["kv_ratio"] < 1
+    none = [row for row in plain if row["id"] == "none"]
+    assert [row["kl"] for row in none[:3]] == [0, 0, 0]  # no visual tokens
+    fine = next(row for row in plain if (row["id"], row["cache"]) == ("two", "minmax:bits=8"))
+    assert 0 < fine["kl"] < 0.01
+
+
+LLAMA = ["kv-eval", "in.jsonl", "-q", "--model", "llama", "--device", "cpu", "--pack", "all", "--on-error", "keep"]
+LLAMA += ["--response-tokens", "2"]
+
+
+def test_prompts_of_one_token_and_spans_of_rows(tmp_path):
+    """All of a prompt may be packed; what its spans cannot be is said of the row."""
+    tiny_models.write_text(tmp_path / "llama", "llama", "float32")
+    spans = {
+        "all": [[0, 11]],
+        "overlap": [[0, 3], [2, 4]],
+        "leave": [[0, 300]],
+        "before": [[-1, 2]],
+        "no pairs": [[1]],
+    }
+    rows = [{"id": "one", "prompt": "a", "reference": "bcd"}]
+    rows += [{"id": "first", "prompt": "a", "reference": "bcd", "packed_spans": [[0, 1]]}]
+    rows += [
+        {"id": name, "prompt": "hello there", "reference": "xyz", "packed_spans": one} for name, one in spans.items()
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = frame.run([*LLAMA, "--cache", "lloyd1:bits=1"], cwd=tmp_path)
+    found = {row["id"]: row for row in result.rows}
+    why = {name: row["error"]["why"] for name, row in found.items() if "error" in row}
+    assert why == {
+        "overlap": "packed_spans: the spans 0:3 and 2:4 overlap",
+        "leave": f"packed_spans: the span 0:300 leaves the sequence of {found['all']['kv_tokens']} tokens",
+        "before": "packed_spans: the span -1:2 has no tokens",
+        "no pairs": "packed_spans has to be pairs: a first token and one behind the last",
+    }
+    assert found["one"]["kv_visual_tokens"] == found["one"]["kv_tokens"] - 1
+    assert found["first"]["kv_visual_tokens"] == 1
+    assert found["first"]["kl"] < 1e-4  # lo alone says what the channels of one token are
+    assert found["all"]["kv_visual_tokens"] == 11
+    assert found["all"]["kl"] > 0
+
+
+CACHES = {
+    "kivi:residual=-4": "kivi:residual=-4: -4 is less than 0",
+    "minmax:tau=nan/0": "minmax:tau=nan/0: a map has to be of numbers",
+    "minmax:tau=heads.jsonl": "minmax:tau=heads.jsonl: heads.jsonl has a map of layer 0 head 7, "
+    "and the model has 2 layers of 2 key heads",
+    "minmax:tau=layers.jsonl": "minmax:tau=layers.jsonl: layers.jsonl has a map of layer 9, "
+    "and the model has 2 layers of 2 key heads",
+}
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_caches_that_cannot_be(folder, cache):
+    (folder / "heads.jsonl").write_text('{"layer": 0, "head": 7, "t1": 1, "t2": 0}\n')
+    (folder / "layers.jsonl").write_text('{"layer": 9, "head": null, "t1": 1, "t2": 0}\n')
+    assert run(folder, "kv-eval", "-q", "--cache", cache, rc=2).err == f"kv-eval: --cache: {CACHES[cache]}\n"
+
+
+@pytest.mark.parametrize(("cache", "package"), [("hqq:bits=4", "hqq"), ("quanto", "optimum.quanto")])
+def test_a_package_that_is_not_there(folder, cache, package):
+    if package in sys.modules or importlib.util.find_spec(package.partition(".")[0]) is not None:
+        pytest.skip("it is there")
+    error = run(folder, "kv-eval", "-q", "--cache", cache, rc=2).err
+    assert error.startswith(f"kv-eval: --cache: {cache}: ")
+    assert error.count("\n") == 1
+    assert package.partition(".")[0] in error
+
+
+def test_a_model_that_gives_no_numbers_fails_its_rows(tmp_path):
+    tiny_models.write_text(tmp_path / "llama", "llama", "float32")
+    weights = load_file(tmp_path / "llama" / "model.safetensors")
+    weights["lm_head.weight"][5] = np.nan
+    save_file(weights, tmp_path / "llama" / "model.safetensors", {"format": "pt"})
+    rows = [{"id": "a", "prompt": "hello"}, {"id": "b", "prompt": "there", "reference": "you"}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for beams in ("1", "2"):
+        found = frame.run([*LLAMA, "--cache", "dense", "--cache", "lloyd1:bits=1", "--beams", beams], cwd=tmp_path).rows
+        assert [(row["id"], row["cache"]) for row in found] == [
+            (i, c) for i in "ab" for c in ("dense", "lloyd1:bits=1")
+        ]
+        assert {row["error"]["why"] for row in found} == {"the model's output is not a number"}

@@ -71,9 +71,23 @@ def test_other_tokens_come_back_bit_by_bit(tmp_path):
 def test_no_visual_tokens_change_nothing(kind, tmp_path):
     given = kv_of(tmp_path, kind=kind)
     quant(tmp_path, "kv.safetensors", "--spans", "none", "-o", "packed", "--report", "rows")
+    assert not (tmp_path / "rows").read_text()
     quant(tmp_path, "--dequantize", "packed", "-o", "again")
     again = load_file(tmp_path / "again")
     assert all((again[name].view(np.uint8) == one.view(np.uint8)).all() for name, one in given.items())
+
+
+def test_no_visual_tokens_change_nothing_in_bfloat16(tmp_path):
+    """Every bit pattern of the type among them, NaN too."""
+    stored = np.arange(1 << 16, dtype=np.uint16).reshape(1, 2, -1, 16)
+    with TensorWriter(tmp_path / "kv", [(f"layers.0.{p}", "BF16", stored.shape) for p in "kv"], {}) as writer:
+        writer.write(stored)
+        writer.write(stored[:, ::-1])
+    quant(tmp_path, "kv", "--spans", "none", "-o", "packed")
+    quant(tmp_path, "--dequantize", "packed", "-o", "again")
+    again = TensorFile(tmp_path / "again")
+    assert (again.array("layers.0.k") == stored).all()
+    assert (again.array("layers.0.v") == stored[:, ::-1]).all()
 
 
 def test_the_layouts_of_a_packed_file(tmp_path):
@@ -150,22 +164,132 @@ def test_what_does_not_fit_is_told_in_one_line(tmp_path):
     assert quant(tmp_path, "spans", rc=1).err == "kv-quant: spans: the spans 0:2 and 1:3 overlap\n"
 
 
-def test_an_edited_packed_file_is_refused(tmp_path):
-    kv_of(tmp_path)
-    quant(tmp_path, "kv.safetensors", "-o", "packed")
-    data = (tmp_path / "packed").read_bytes()
+def edited(path, name, edit):
+    """A safetensors file again with another header."""
+    data = path.read_bytes()
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
-    for name, edit in {
-        "bits": lambda about: about.update(schemes=about["schemes"].replace('"bits": 1', '"bits": 3')),
-        "none": lambda about: about.pop("schemes"),
-        "later": lambda about: about.update(version="2"),
-    }.items():
-        changed = json.loads(json.dumps(header))
-        edit(changed["__metadata__"])
-        text = json.dumps(changed).encode()
-        (tmp_path / name).write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
-        result = quant(tmp_path, "--dequantize", name, "-o", "again", rc=1)
-        assert result.err.startswith(f"kv-quant: {name}: ")
-        assert result.err.count("\n") == 1
+    edit(header)
+    text = json.dumps(header).encode()
+    path.with_name(name).write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+
+
+def schemes(old, new):
+    return lambda header: header["__metadata__"].update(schemes=header["__metadata__"]["schemes"].replace(old, new, 1))
+
+
+def about(**texts):
+    return lambda header: header["__metadata__"].update(texts)
+
+
+def tensor(name, **what):
+    return lambda header: header[name].update(what)
+
+
+MAKE = "and the header and the spans make it"
+NOT_SAID = "its header does not say how it is packed"
+EDITS = {
+    "bits": (schemes('"bits": 1', '"bits": 3'), "3 bits: one of 1, 2, 4, 8 is possible"),
+    "rule": (schemes('"lloyd1"', '"minmax", "beta": 1'), "its scheme has fields that are not known"),
+    "wider": (
+        schemes('"bits": 1, "rule": "lloyd1"', '"bits": 2, "rule": "minmax"'),
+        f"layers.0.k.codes is [1, 2, 20, 2] of U8, {MAKE} [1, 2, 20, 4] of U8",
+    ),
+    "groups": (
+        schemes('"group": 0', '"group": 8'),
+        f"layers.0.k.lo is [1, 2, 1, 16] of F16, {MAKE} [1, 2, 3, 16] of F16",
+    ),
+    "none": (lambda header: header["__metadata__"].pop("schemes"), NOT_SAID),
+    "later": (about(version="2"), "is of version 2, and 1 can be read"),
+    "longer": (about(tokens="21"), f"layers.0.k.dense is [1, 2, 0, 16] of F32, {MAKE} [1, 2, 1, 16] of F32"),
+    "endless": (about(tokens="9" * 15), NOT_SAID),
+    "gone": (lambda header: header.update({"other": header.pop("layers.1.v.codes")}), "has no layers.1.v.codes"),
+    "turned": (tensor("layers.1.v.codes", shape=[1, 2, 2, 20]), f"layers.1.v.codes is [1, 2, 2, 20] of U8, {MAKE}"),
+    "kind": (tensor("layers.1.k.scale", dtype="BF16"), f"layers.1.k.scale is [1, 2, 1, 16] of BF16, {MAKE}"),
+    "flat": (tensor("layers.1.k.dense", shape=[0]), "layers.1.k.dense has to be [B, H, T, D]"),
+    "span": (tensor("span", dtype="F64"), NOT_SAID),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edited_packed_file_is_refused(name, tmp_path):
+    kv_of(tmp_path)
+    quant(tmp_path, "kv.safetensors", "-o", "packed")
+    edit, why = EDITS[name]
+    edited(tmp_path / "packed", name, edit)
+    result = quant(tmp_path, "--dequantize", name, "-o", "again", rc=1)
+    assert result.err.startswith(f"kv-quant: {name}: {why}")
+    assert result.err.count("\n") == 1
+    assert not (tmp_path / "again").exists()
     assert PackedFile(tmp_path / "packed").layers == [0, 1]
+
+
+def test_a_kv_file_with_a_digest_is_checked(tmp_path):
+    """What kv-quant or kv-dump wrote, with a number changed."""
+    kv_of(tmp_path)
+    quant(tmp_path, "kv.safetensors", "-o", "packed")
+    quant(tmp_path, "--dequantize", "packed", "-o", "again")
+    quant(tmp_path, "again")
+    data = bytearray((tmp_path / "again").read_bytes())
+    data[-3] ^= 1
+    (tmp_path / "again").write_bytes(data)
+    why = "its tensors are not what was written: the digest in the header is another"
+    assert quant(tmp_path, "again", rc=1).err == f"kv-quant: again: {why}\n"
+
+
+BROKEN = {
+    "span": ({"span": np.float32([[0, 3]])}, "span is of type F32, and has to be whole numbers"),
+    "q": ({"layers.1.q": np.full((1, 2, 3, 16), np.nan, np.float32)}, "layers.1.q has a value that is NaN or infinite"),
+    "late": ({"q_at": np.array([[1, 2, 20]])}, "q_at has a place that is not in the sequence of 20 tokens"),
+    "early": ({"q_at": np.array([[-1, 2, 3]])}, "q_at has a place that is not in the sequence of 20 tokens"),
+    "mask": ({"mask": np.ones((1, 7), np.bool_)}, "mask is [1, 7], not [1, 20]"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_goes_with_keys_has_to_fit(name, tmp_path):
+    given, why = BROKEN[name]
+    queries = {f"layers.{i}.q": RNG.standard_normal((1, 2, 3, 16), dtype=np.float32) for i in (0, 1)}
+    kv_of(tmp_path, **{**queries, **given})
+    assert quant(tmp_path, "kv.safetensors", rc=1).err == f"kv-quant: kv.safetensors: {why}\n"
+
+
+def test_attention_needs_all_tokens_to_be_finite(tmp_path):
+    """A token that is not packed may be NaN, until attention looks at it."""
+    queries = {f"layers.{i}.q": RNG.standard_normal((1, 2, 3, 16), dtype=np.float32) for i in (0, 1)}
+    for part in "kv":
+        given = kv_of(tmp_path, **queries, span=np.array([[0, 7]]))
+        given[f"layers.1.{part}"][0, 1, 9, 3] = np.nan
+        save_file({**given, **queries, "span": np.array([[0, 7]])}, tmp_path / "kv.safetensors")
+        result = quant(tmp_path, "kv.safetensors", rc=1)
+        where = f"kv.safetensors: layer 1 {part} head 1 channel 3"
+        assert result.err == f"kv-quant: {where}: a value is NaN (of token 9)\n"
+        save_file({**given, "span": np.array([[0, 7]])}, tmp_path / "kv.safetensors")
+        assert len(quant(tmp_path, "kv.safetensors").rows) == 8
+
+
+def test_large_numbers_stay_numbers(tmp_path):
+    """Scores and squares that fp32 does not hold; and a range that it does not hold."""
+    given = kv_of(tmp_path, layers=1)
+    big = {name: one * np.float32(1e25) for name, one in given.items()}
+    queries = {"layers.0.q": RNG.standard_normal((1, 2, 3, 16), dtype=np.float32) * np.float32(1e20)}
+    save_file({**big, **queries}, tmp_path / "big")
+    save_file(given, tmp_path / "small")
+    args = ("--rule", "minmax", "--bits", "2", "--ranges", "fp32")
+    for row, plain in zip(quant(tmp_path, "big", *args).rows, quant(tmp_path, "small", *args).rows, strict=True):
+        assert row["nmse"] == pytest.approx(plain["nmse"], rel=1e-4)
+        assert row["cosine"] == pytest.approx(plain["cosine"], rel=1e-4)
+        assert row["mse"] == pytest.approx(plain["mse"] * 1e50, rel=1e-4)
+        assert (row["kl"] is None) == (row["part"] == "v")
+    given["layers.0.k"][0, 0, :2, 0] = [3e38, -3e38]
+    save_file(given, tmp_path / "huge")
+    result = quant(tmp_path, "huge", *args, rc=1)
+    assert result.err == "kv-quant: huge: layer 0 k head 0: its range is too large for float32\n"
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 4, 8), (1, 0, 4, 8), (1, 2, 4, 0), (1, 2, 0, 8)])
+def test_tensors_without_values(shape, tmp_path):
+    kv_of(tmp_path, shape=shape, layers=1)
+    error = quant(tmp_path, "kv.safetensors", "-o", "packed", rc=1).err
+    assert error.count("\n") == 1
+    assert "has no values" in error or "have no tokens" in error

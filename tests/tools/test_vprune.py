@@ -149,6 +149,36 @@ def test_models_that_cannot_be_pruned_are_told_in_one_line(folder):
     assert len(result.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ({"model_type": "phi3"}, "its projections are fused: layer 0 has no q_proj"),
+        (
+            {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+            "some of its layers have an attention of another kind (a sliding window, say)",
+        ),
+    ],
+    ids=["fused", "sliding"],
+)
+def test_architectures_that_cannot_be_pruned_are_told_in_one_line(tmp_path, text, why):
+    from transformers import AutoModelForImageTextToText, LlavaConfig
+
+    made = tiny_models.image_models(["llava"])["llava"]
+    words, vision = made.words, tiny_models._vision(model_type="clip_vision_model")
+    kind = {"text_config": tiny_models._text(words, **text), "image_token_index": words.image_token_id}
+    config = LlavaConfig(vision_config=vision, image_seq_length=16, **kind)
+    AutoModelForImageTextToText.from_config(config).save_pretrained(tmp_path / "other")
+    made.processor().save_pretrained(tmp_path / "other")
+    for command, *args in (
+        ("vprune", "--cut", "1"),
+        ("vprune-calibrate", "--keep", "3", "--out", "h.safetensors"),
+        ("vprune-plan", "--budget", "0.5"),
+    ):
+        result = run(tmp_path, command, "-q", *args, rows=ROWS[1:2], rc=1, model="other")
+        assert result.err == f"{command}: other: cannot be pruned: {why}\n"
+        assert not result.out
+
+
 def test_a_layer_without_active_heads_and_large_windows(folder):
     import numpy as np
 

@@ -12,6 +12,7 @@ transformers makes it.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -130,6 +131,13 @@ class PackedLayer(DynamicLayer):  # type: ignore[misc]
         else:
             self._choose([b for b in range(len(self.items)) for _ in range(repeats)])
 
+    def forked(self) -> PackedLayer:
+        """The same again, to go on from apart from this one; the codes are shared."""
+        made = copy.copy(self)
+        if self.items is not None:
+            made._choose(range(len(self.items)))
+        return made
+
     def reset(self) -> None:
         """Forget all."""
         super().reset()
@@ -216,6 +224,19 @@ class PackedCache(DynamicCache):  # type: ignore[misc]
         ]
 
 
+def forked(cache: Any) -> Any:
+    """A cache again, ours or a DynamicCache, to go on from apart from the first; both share what will not change."""
+    made = copy.copy(cache)
+    made.layers = [_forked(layer) for layer in cache.layers]
+    return made
+
+
+def _forked(layer: Any) -> Any:
+    if isinstance(layer, PackedLayer):
+        return layer.forked()
+    return copy.copy(layer) if type(layer) is DynamicLayer else copy.deepcopy(layer)
+
+
 def cache_name(model: Any) -> str:
     """What the model calls its cache among its arguments."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
@@ -255,11 +276,16 @@ def attend(
     if settings.get("s_aux") is not None or settings.get("softcap"):
         raise ToolrollError("its attention has sinks or a soft cap, which a packed cache does not know")
     scaling = settings.get("scaling") or query.shape[-1] ** -0.5
-    found = [
-        attend_item(query[b], item, scaling, _mask_of(attention_mask, b, item), key.tau)
-        for b, item in enumerate(key.items)
-    ]
-    return torch.stack(found).to(query.dtype).transpose(1, 2).contiguous(), None
+    found = []
+    for b, item in enumerate(key.items):
+        if item.blocks:
+            one = attend_item(query[b], item, scaling, _mask_of(attention_mask, b, item), key.tau)
+            found.append(one.to(query.dtype).transpose(0, 1))
+        else:  # nothing is packed of it: to the bit what transformers makes of it
+            mask = None if attention_mask is None else attention_mask[min(b, len(attention_mask) - 1)][None]
+            whole = item.keys[None], item.values[None]
+            found.append(sdpa_attention_forward(module, query[b : b + 1], *whole, mask, **settings)[0][0])
+    return torch.stack(found).contiguous(), None
 
 
 def attend_item(query: Tensor, item: Item, scaling: float, mask: Tensor | None, tau: Tensor | None) -> Tensor:

@@ -12,9 +12,9 @@ import numpy as np
 from toolroll.kvcache.block import Backend, dequantize, quantize
 from toolroll.kvcache.calibration import F64, GRID, Tau, calibrated
 from toolroll.kvcache.container import PARTS, Choose, KVFile
-from toolroll.kvcache.metrics import scores_of, softmax
+from toolroll.kvcache.metrics import divergence, scores_of, softmax
 from toolroll.kvcache.ranges import F32
-from toolroll.kvcache.report import queries_of
+from toolroll.kvcache.report import check_whole, queries_of
 from toolroll.kvcache.spans import Mask
 
 By = Literal["output", "kl"]
@@ -59,12 +59,10 @@ def tried(exact: F64, found: F64, values: F32, rounded: F32, visual: Mask, by: B
     for place, tau in enumerate(GRID):
         mapped = found.copy()
         mapped[:, visual] = _where_seen(found[:, visual], tau)
-        q = softmax(mapped)
         if by == "output":
-            errors[place] = np.square(q @ rounded.astype(np.float64) - wanted).sum()
+            errors[place] = np.square(softmax(mapped) @ rounded.astype(np.float64) - wanted).sum()
         else:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                errors[place] = np.where(p > 0, p * (np.log(p) - np.log(q)), 0).sum()
+            errors[place] = divergence(exact, mapped).sum()
     return Tried(errors, float(np.square(wanted).sum()) if by == "output" else float(len(exact)))
 
 
@@ -119,6 +117,7 @@ def _heads(
             yield nothing()
             continue
         queries, places, scaling = found
+        check_whole(source, layer, "v", item, head, whole[1])
         rounded = []
         for part, values in zip(PARTS, whole, strict=True):
             chosen = values[mask]

@@ -10,6 +10,7 @@ fp8                       QuantizedCache, a scale for each tensor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -142,6 +143,14 @@ def _taus(text: str, given: str | None, config: Any) -> Callable[[int], Tensor |
         rows = []
     if not rows:
         rows = _rows(text, Path(given))
+    layers = config.get_text_config().num_hidden_layers
+    for row in rows:
+        if not (math.isfinite(row.t1) and math.isfinite(row.t2)):
+            raise UsageError(f"{text}: a map has to be of numbers", place="--cache")
+        if (row.layer or 0) >= layers or (row.head or 0) >= heads:
+            where = f"layer {row.layer} head {row.head}" if row.head is not None else f"layer {row.layer}"
+            why = f"{given} has a map of {where}, and the model has {layers} layers of {heads} key heads"
+            raise UsageError(f"{text}: {why}", place="--cache")
 
     def of(layer: int) -> Tensor | None:
         made = torch.zeros(heads, 2)
@@ -181,9 +190,12 @@ def _theirs(text: str, kind: str, fields: dict[str, str], config: Any) -> Make:
 
 def _number(text: str, value: str) -> int:
     try:
-        return int(value)
+        found = int(value)
     except ValueError as error:
         raise UsageError(f"{text}: {value!r} is no number", place="--cache") from error
+    if found < 0:
+        raise UsageError(f"{text}: {value} is less than 0", place="--cache")
+    return found
 
 
 def held_bytes(cache: Any) -> int:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from toolroll.errors import ToolrollError
 from toolroll.kvcache.block import Backend, Block, dequantize, quantize
@@ -56,8 +57,12 @@ class KVFile:
                 shape = self.shape(layer, part)
                 if shape[0] != self.items or shape[2] != self.tokens or shape[1] != self.shape(layer, "k")[1]:
                     raise file.wrong(f"layers.{layer}.{part} is {list(shape)}, which does not go with other layers")
+                if not (shape[0] and shape[1] and shape[3]):
+                    raise file.wrong(f"layers.{layer}.{part} is {list(shape)}, which has no values")
         if not self.tokens:
             raise file.wrong("its sequences have no tokens")
+        if "digest" in file.about:
+            file.check_digest()
 
     def shape(self, layer: int, part: Part) -> tuple[int, int, int, int]:
         """B, H, T, D."""
@@ -85,7 +90,7 @@ class KVFile:
         """Which tokens [B, T] are to be packed, as the file has it."""
         try:
             if "span" in self.file:
-                return masks_of(self.file.array("span").astype(np.int64), self.items, self.tokens)
+                return masks_of(self._whole_numbers("span"), self.items, self.tokens)
             if "mask" in self.file:
                 mask = self.file.array("mask").astype(np.bool_)
                 if mask.shape != (self.items, self.tokens):
@@ -94,6 +99,12 @@ class KVFile:
         except ToolrollError as error:
             raise self.file.wrong(error.why) from error
         return np.ones((self.items, self.tokens), np.bool_)
+
+    def _whole_numbers(self, name: str) -> NDArray[np.int64]:
+        found = self.file.array(name)
+        if found.dtype.kind not in "iu" or self.file.kinds[name] == "BF16":
+            raise self.file.wrong(f"{name} is of type {self.file.kinds[name]}, and has to be whole numbers")
+        return found.astype(np.int64)
 
     def queries(self, layer: int) -> tuple[F32, Array] | None:
         """Queries [B, Hq, N, D] of a layer and their places [B, N], if the file has any."""
@@ -104,11 +115,15 @@ class KVFile:
         items, heads, _, size = self.shape(layer, "k")
         if found.ndim != 4 or found.shape[0] != items or found.shape[1] % heads or found.shape[3] != size:
             raise self.file.wrong(f"{name} is {list(found.shape)}, which does not go with its keys")
+        if not np.isfinite(found).all():
+            raise self.file.wrong(f"{name} has a value that is NaN or infinite")
         if "q_at" not in self.file:
             return found, np.full((items, found.shape[2]), self.tokens - 1)
-        places = self.file.array("q_at")
+        places = self._whole_numbers("q_at")
         if places.shape != (items, found.shape[2]):
             raise self.file.wrong(f"q_at is {list(places.shape)}, not {[items, found.shape[2]]}")
+        if places.size and not 0 <= places.min() <= places.max() < self.tokens:
+            raise self.file.wrong(f"q_at has a place that is not in the sequence of {self.tokens} tokens")
         return found, places
 
 
@@ -234,22 +249,30 @@ def _tensors(
     source: KVFile, masks: Mask, schemes: Mapping[int, Mapping[Part, Scheme]]
 ) -> list[tuple[str, str, tuple[int, ...]]]:
     """Names, types and shapes of what a packed file has, in order."""
-    most, rest = int(masks.sum(1).max(initial=0)), int((~masks).sum(1).max(initial=0))
     tensors: list[tuple[str, str, tuple[int, ...]]] = [("span", "I64", rows_of(masks).shape)]
     for layer in source.layers:
         for part in PARTS:
-            items, heads, _, size = source.shape(layer, part)
-            scheme, name = schemes[layer][part], f"layers.{layer}.{part}"
-            rows, row_bytes = scheme.packed(most, size)
-            kind, width = ("I32", row_bytes // 4) if scheme.layout == "kivi32" else ("U8", row_bytes)
-            meta, groups = scheme.meta.upper().replace("FP", "F"), scheme.groups(most, size)
-            tensors += [
-                (f"{name}.codes", kind, (items, heads, rows, width)),
-                (f"{name}.lo", meta, (items, heads, *groups)),
-                (f"{name}.scale", meta, (items, heads, *groups)),
-                (f"{name}.dense", source.kind(layer, part), (items, heads, rest, size)),
-            ]
+            _, heads, _, size = source.shape(layer, part)
+            kind = source.kind(layer, part)
+            tensors += _packed_tensors(f"layers.{layer}.{part}", schemes[layer][part], masks, (heads, size), kind)
     return tensors
+
+
+def _packed_tensors(
+    name: str, scheme: Scheme, masks: Mask, head: tuple[int, int], kind: str
+) -> list[tuple[str, str, tuple[int, ...]]]:
+    """What a packed file has of the keys or values of a layer; `head` is how many heads there are, of what size."""
+    most, rest = int(masks.sum(1).max(initial=0)), int((~masks).sum(1).max(initial=0))
+    (heads, size), items = head, len(masks)
+    rows, row_bytes = scheme.packed(most, size)
+    codes, width = ("I32", row_bytes // 4) if scheme.layout == "kivi32" else ("U8", row_bytes)
+    meta, groups = scheme.meta.upper().replace("FP", "F"), scheme.groups(most, size)
+    return [
+        (f"{name}.codes", codes, (items, heads, rows, width)),
+        (f"{name}.lo", meta, (items, heads, *groups)),
+        (f"{name}.scale", meta, (items, heads, *groups)),
+        (f"{name}.dense", kind, (items, heads, rest, size)),
+    ]
 
 
 def _write_part(
@@ -304,11 +327,33 @@ class PackedFile:
             self.layers = sorted(self.schemes)
             self.tokens = int(file.about["tokens"])
             self.items = file.shapes[f"layers.{self.layers[0]}.k.dense"][0]
+            if not 0 < self.tokens <= 8 * file.size or file.kinds["span"] != "I64":
+                raise ValueError
             self.masks = masks_of(file.array("span"), self.items, self.tokens)
         except ToolrollError as error:
             raise file.wrong(error.why) from error
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise file.wrong("its header does not say how it is packed") from error
+        for layer in self.layers:
+            for part in PARTS:
+                self._check(f"layers.{layer}.{part}", self.schemes[layer][part])
+
+    def _check(self, name: str, scheme: Scheme) -> None:
+        """ToolrollError where a tensor of a layer is not there, or not what its scheme and the spans make."""
+        file = self.file
+        shape, kind = file.shapes.get(f"{name}.dense", ()), file.kinds.get(f"{name}.dense")
+        if len(shape) != 4 or kind not in FLOATS:
+            raise file.wrong(f"{name}.dense has to be [B, H, T, D] in fp32, fp16 or bf16")
+        try:
+            scheme.check_channels(shape[3])
+        except ToolrollError as error:
+            raise file.wrong(f"{name}: {error.why}") from error
+        for one, wanted, size in _packed_tensors(name, scheme, self.masks, (shape[1], shape[3]), kind):
+            if one not in file:
+                raise file.wrong(f"has no {one}")
+            if (file.kinds[one], file.shapes[one]) != (wanted, size):
+                found = f"{list(file.shapes[one])} of {file.kinds[one]}"
+                raise file.wrong(f"{one} is {found}, and the header and the spans make it {list(size)} of {wanted}")
 
     def block(self, layer: int, part: Part, item: int) -> Block:
         """The visual tokens of an item."""

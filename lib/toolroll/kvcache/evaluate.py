@@ -20,7 +20,7 @@ from toolroll.errors import RowError
 from toolroll.io.rows import Row
 from toolroll.kvcache.cache import cache_name, packed_attention
 from toolroll.kvcache.compared import Compared, compared, held_bytes
-from toolroll.kvcache.running import Prompts
+from toolroll.kvcache.running import Prompts, Read
 from toolroll.kvcache.spans import Mask
 from toolroll.models.padded import Asked, Written
 
@@ -78,7 +78,8 @@ class Comparing:
                     continue
                 for fields in made[place :: len(jobs)]:
                     if fields["cache"] in missing:
-                        yield row.add(**fields)
+                        failed = fields.get("failed")
+                        yield row.fail(failed, cache=fields["cache"]) if failed else row.add(**fields)
                 place += 1
 
     def _wanted(self, row: Row[Any]) -> Wanted | str:
@@ -103,32 +104,39 @@ def evaluate(
 ) -> Iterator[dict[str, Any]]:
     """For each cache, and for each prompt of a batch, fields of a row. Ends early when the prompts are stopped.
 
-    `dense` is what others are compared with, whether among `caches` or not.
+    A prompt that gives what is no number has `failed` in place of them, which says so. `dense` is what others are
+    compared with, whether among `caches` or not.
     """
     prompts.masks = [one.mask for one in batch]
     asked = [one.asked for one in batch]
     with packed_attention(prompts.model):
         prompts.make = dense.make
-        written: list[Written] | None = [Written()] * len(batch)
-        if any(one.reference is None for one in batch):
-            written = write(prompts, asked, 1)
-        if written is None:
+        first = prompts.read(asked)
+        again = dense in caches and beams == 1 and not timings  # times are taken when all is warm
+        own: list[Written] | None = [Written()] * len(batch)
+        if again or any(one.reference is None for one in batch):
+            own = prompts.write_behind(first.forked(), asked)
+        if own is None:
             return
-        given = [
-            list(own.ids if one.reference is None else one.reference) for one, own in zip(batch, written, strict=True)
-        ]
-        exact, dense_bytes = read(prompts, asked, given)
+        given = [list(two.ids if one.reference is None else one.reference) for one, two in zip(batch, own, strict=True)]
+        exact, dense_bytes = logits_at(prompts, first, given)
         for cache in caches:
             prompts.make = cache.make
-            with cache.at_work():
-                started = time.perf_counter()
-                answers = write(prompts, asked, beams)
-                seconds = time.perf_counter() - started
-                if answers is None:
-                    return
-                found, held = (exact, dense_bytes) if cache is dense else read(prompts, asked, given)
+            made: tuple[list[Written], list[Tensor], int, float] | None = (own, exact, dense_bytes, 0.0)
+            if cache is not dense or not again:
+                with cache.at_work():
+                    made = _with(prompts, cache, asked, given, beams)
+            if made is None:
+                return
+            answers, found, held, seconds = made
+            if cache is dense:
+                found, held = exact, dense_bytes
             steps = sum(len(one.ids) for one in answers)
             for place, one in enumerate(batch):
+                sound = not any(bool(part[place].isnan().any()) for part in (exact, found))
+                if own[place].failed or answers[place].failed or not sound:
+                    yield {"cache": cache.name, "failed": "the model's output is not a number"}
+                    continue
                 row = {
                     "cache": cache.name,
                     "response": prompts.text(answers[place].ids),
@@ -142,15 +150,31 @@ def evaluate(
                 yield {**row, "ms_per_token": 1000 * seconds / max(1, steps)} if timings else row
 
 
-def read(prompts: Prompts, asked: Sequence[Asked], given: Sequence[Sequence[int]]) -> tuple[list[Tensor], int]:
+def _with(
+    prompts: Prompts, cache: Compared, asked: Sequence[Asked], given: Sequence[Sequence[int]], beams: int
+) -> tuple[list[Written], list[Tensor], int, float] | None:
+    """Answers, `logits_at` and the seconds that the answers took, reading included; None when it was stopped.
+
+    Prompts are read once for both, but for beams and for a foreign cache, which are not to be forked.
+    """
+    once = beams == 1 and not cache.foreign
+    started = time.perf_counter()
+    read = prompts.read(asked) if once else None
+    answers = write(prompts, asked, beams) if read is None else prompts.write_behind(read.forked(), asked)
+    seconds = time.perf_counter() - started
+    if answers is None:
+        return None
+    return answers, *logits_at(prompts, read or prompts.read(asked), given), seconds
+
+
+def logits_at(prompts: Prompts, read: Read, given: Sequence[Sequence[int]]) -> tuple[list[Tensor], int]:
     """Logits [t, V] by which each of the given tokens is chosen, and the bytes of the cache behind the prompts."""
-    got = prompts.read(asked)
-    held = held_bytes(got.cache)
+    held = held_bytes(read.cache)
     longest = max(map(len, given))
     if longest < 2:
-        return [got.logits[b : b + 1, :][: len(one)] for b, one in enumerate(given)], held
-    ids = torch.tensor([[*one[:-1], *[0] * (longest - max(1, len(one)))] for one in given], device=got.mask.device)
-    logits = torch.cat([got.logits[:, None], prompts.follow(got, ids)], 1)
+        return [read.logits[b : b + 1, :][: len(one)] for b, one in enumerate(given)], held
+    ids = torch.tensor([[*one[:-1], *[0] * (longest - max(1, len(one)))] for one in given], device=read.mask.device)
+    logits = torch.cat([read.logits[:, None], prompts.follow(read, ids)], 1)
     return [logits[b, : len(one)] for b, one in enumerate(given)], held
 
 

@@ -1,8 +1,9 @@
 """Quantiles of each channel of a head, by numba: the same as by sorting, without sorting.
 
-A few tokens tell between which values a quantile will lie. How many tokens lie below either is counted, and the two are
-drawn together in proportion, until few tokens are left between them; these are put in order. What a channel has no such
-values for, because many of its numbers are equal, is sorted.
+A few tokens that are sorted, then every fourth, tell between which two values a quantile will lie. A pass counts how
+many tokens lie below either, and thereby where between them it is. The next pass gathers what lies near that place,
+and counts what is below: so it is known whether the numbers wanted are among it, and these are put in order. A channel
+where they are not, or that has too many equal numbers, is sorted.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ from toolroll.kvcache.kernels import _exactly
 from toolroll.kvcache.ranges import F32, Bounds
 
 FEW = 512  #: tokens from which on this pays
+_MANY = 2048  #: tokens from which on every fourth tells more than those that are sorted
 _SAMPLES = 208  #: tokens that are sorted first
-_ENOUGH = 48  #: numbers between two values, from which on they are put in order
-_ROOM = 256  #: at most so many are
+_CLOSE = 384  #: as many numbers between two values are few enough to gather those nearest to the place wanted
+_ROOM = (
+    272  #: fewer than so many may be gathered; of 17 lines of the cache, so that channels have different places there
+)
 _ROUNDS = 5
+_WHICH = np.uint64(0x0001020304050607)  # 256^k times this has k in its highest byte
 
 
 def quantiles(x: F32, alpha: float) -> Bounds:
@@ -41,74 +46,96 @@ def quantiles(x: F32, alpha: float) -> Bounds:
 def _between(x: F32, ranks: Any) -> F32:
     """The numbers of these ranks [2], and the next ones, of each channel: [2, 2, D]."""
     tokens, channels = x.shape
-    low, high = np.full((2, channels), -np.inf, np.float32), np.full((2, channels), np.inf, np.float32)
-    under, upto = np.zeros((2, channels), np.int32), np.full((2, channels), tokens, np.int32)
-    narrow, gather, in_order = _kernels()
-    narrow(x, _guesses(x, ranks).reshape(4, channels), ranks, low, high, under, upto)
-    many = (upto - under > _ROOM).any(0)
-    low[:, many], high[:, many] = np.inf, -np.inf
-    found = np.empty((2, 2, channels), np.float32)
-    room, filled = np.empty((2, channels, _ROOM), np.float32), np.zeros((2, channels), np.int32)
-    gather(x, low, high, room, filled)
-    in_order(room, filled, ranks, under, found)
-    if many.any():
-        some = np.sort(x[:, many].T, axis=-1).T
-        for rank, pair in zip(ranks, found, strict=True):
-            pair[:, many] = some[rank : rank + 2]
+    sample, narrow, gather, take = _kernels()
+    step = max(1, tokens // _SAMPLES)
+    some = np.empty((channels, len(range(step // 2, tokens, step))), np.float32)
+    sample(x, step, some)
+    some.sort(-1)
+    at = np.empty((4, channels), np.float32)
+    narrow(x, some, ranks, at)
+    room, filled = np.empty((channels, _ROOM), np.float32), np.zeros(channels, np.intp)
+    under = np.zeros((2, channels), np.int32)
+    gather(x, at, room, filled, under)
+    room = np.sort(room[:, : filled.max()], axis=-1)
+    found, sound = np.empty((2, 2, channels), np.float32), np.ones(channels, np.bool_)
+    take(room, filled, at, under, ranks, found, sound)
+    if not sound.all():
+        whole = np.sort(x.T[~sound], axis=-1).T
+        for pair, rank in zip(found, ranks, strict=True):
+            pair[:, ~sound] = whole[rank : rank + 2]
     return found
 
 
-def _guesses(x: F32, ranks: Any) -> F32:
-    """Values [2, 2, D] between which the numbers of these ranks most probably lie."""
-    step = max(1, len(x) // _SAMPLES)
-    some = np.ascontiguousarray(x[step // 2 :: step].T)
-    some.sort(-1)
-    size = some.shape[1]
-    wide = np.ptp(some, axis=-1)
-    made = np.empty((2, 2, x.shape[1]), np.float32)
-    for pair, rank in zip(made, ranks, strict=True):
-        share = (rank + 1) / len(x)
-        off = 2.5 * np.sqrt(size * share * (1 - share)) + 1
-        first, last = int(np.floor(share * size - off)), int(np.ceil(share * size + off))
-        pair[0] = some[:, first] if first >= 0 else some[:, 0] - wide
-        pair[1] = some[:, last] if last < size else some[:, -1] + wide
-    return made
-
-
 @cache
-def _kernels() -> tuple[Any, Any, Any]:
-    f2, f3, i2, n1 = numba.float32[:, ::1], numba.float32[:, :, ::1], numba.int32[:, ::1], numba.intp[::1]
+def _kernels() -> tuple[Any, Any, Any, Any]:
+    n, n1, i2, bools = numba.intp, numba.intp[::1], numba.int32[:, ::1], numba.boolean[::1]
+    f2, f3 = numba.float32[:, ::1], numba.float32[:, :, ::1]
     return (
-        _exactly(_narrow, numba.void(f2, f2, n1, f2, f2, i2, i2)),
-        _exactly(_gather, numba.void(f2, f2, f2, f3, i2)),
-        _exactly(_in_order, numba.void(f3, i2, n1, i2, f3)),
+        _exactly(_sample, numba.void(f2, n, f2)),
+        _exactly(_narrow, numba.void(f2, f2, n1, f2)),
+        _exactly(_gather, numba.void(f2, f2, f2, n1, i2)),
+        _exactly(_take, numba.void(f2, n1, f2, i2, n1, f3, bools)),
     )
 
 
 # --- what numba compiles; it reads no annotations
 
 
-def _narrow(x: Any, at: Any, ranks: Any, low: Any, high: Any, under: Any, upto: Any) -> None:  # noqa: C901 - what numba compiles in one piece
-    """Draw low and high [2, D] together around numbers of two ranks; `under` and `upto` numbers are below them.
+def _sample(x: Any, step: Any, some: Any) -> None:
+    """Every `step`th token of x [T, D], as [D, n]."""
+    channels, count = some.shape
+    for j in range(count):
+        t = step // 2 + j * step
+        for i in range(channels):
+            some[i, j] = x[t, i]
 
-    `at` [4, D] are the values to begin with.
+
+def _narrow(x: Any, some: Any, ranks: Any, at: Any) -> None:  # noqa: C901 - what numba compiles in one piece
+    """Values `at` [4, D], two of either rank, that most probably lie on either side of its number and of the next one.
+
+    `some` [D, n] are numbers of each channel, in order, to begin with.
     """
     tokens, channels = x.shape
+    few = some.shape[1]
+    quarter = tokens >= _MANY
+    for q in range(2):
+        share = (ranks[q] + 1) / tokens
+        off = (1.25 if quarter else 3.0) * np.sqrt(few * share * (1 - share)) + 1
+        first, last = int(np.floor(share * few - off)), int(np.ceil(share * few + off))
+        for i in range(channels):
+            wide = some[i, few - 1] - some[i, 0]
+            at[2 * q, i] = some[i, first] if first >= 0 else some[i, 0] - wide
+            at[2 * q + 1, i] = some[i, last] if last < few else some[i, few - 1] + wide
     counts = np.empty((4, channels), np.int32)
-    for _ in range(_ROUNDS):
+    low, high = np.full((2, channels), -np.inf, np.float32), np.full((2, channels), np.inf, np.float32)
+    under, upto = np.zeros((2, channels), np.int32), np.full((2, channels), tokens, np.int32)
+    for turn in range(0 if quarter else 1, _ROUNDS):
+        step = 1 if turn else 4
+        count = tokens // step
         counts[:] = 0
-        whole = tokens // 4 * 4
-        for t in range(0, whole, 4):  # four at a time: a count is fetched and put back once for them
+        whole = count // 4 * 4
+        for n in range(0, whole, 4):  # four at a time: a count is fetched and put back once for them
+            t = n * step
             for k in range(4):
                 for i in range(channels):
                     value = at[k, i]
-                    two = np.int32(x[t, i] < value) + np.int32(x[t + 1, i] < value)
-                    counts[k, i] += two + np.int32(x[t + 2, i] < value) + np.int32(x[t + 3, i] < value)
-        for t in range(whole, tokens):
+                    two = np.int32(x[t, i] < value) + np.int32(x[t + step, i] < value)
+                    counts[k, i] += two + np.int32(x[t + 2 * step, i] < value) + np.int32(x[t + 3 * step, i] < value)
+        for n in range(whole, count):
             for k in range(4):
                 for i in range(channels):
-                    counts[k, i] += np.int32(x[t, i] < at[k, i])
-        most = 0
+                    counts[k, i] += np.int32(x[n * step, i] < at[k, i])
+        if turn == 0:
+            for q in range(2):
+                share = (ranks[q] + 1) / tokens
+                off = np.float32(3.25 * np.sqrt(count * share * (1 - share)) + 1)
+                for i in range(channels):
+                    bottom, inside = at[2 * q, i], counts[2 * q + 1, i] - counts[2 * q, i]
+                    step_up = (at[2 * q + 1, i] - bottom) / np.float32(max(inside, 1))
+                    middle = bottom + step_up * np.float32(share * count - counts[2 * q, i])
+                    at[2 * q, i], at[2 * q + 1, i] = middle - step_up * off, middle + step_up * off
+            continue
+        wide_ones = 0
         for q in range(2):
             for i in range(channels):
                 wide = at[2 * q + 1, i] - at[2 * q, i]
@@ -118,55 +145,79 @@ def _narrow(x: Any, at: Any, ranks: Any, low: Any, high: Any, under: Any, upto: 
                     if counts[k, i] >= ranks[q] + 2 and at[k, i] < high[q, i]:
                         high[q, i], upto[q, i] = at[k, i], counts[k, i]
                 inside = upto[q, i] - under[q, i]
-                most = max(most, inside)
+                wide_ones += inside > _CLOSE
                 bottom, top = low[q, i], high[q, i]
                 if bottom == -np.inf:
                     at[2 * q, i], at[2 * q + 1, i] = top - wide, top - wide / 4
                 elif top == np.inf:
                     at[2 * q, i], at[2 * q + 1, i] = bottom + wide / 4, bottom + wide
                 else:
-                    step = (top - bottom) / np.float32(inside)
-                    middle = bottom + step * np.float32(ranks[q] + 1 - under[q, i])
-                    off = step * np.float32(1.5 * np.sqrt(inside) + 0.1 * inside)
-                    at[2 * q, i], at[2 * q + 1, i] = middle - off, middle + off
-        if most <= _ENOUGH:
+                    # shares of a bell's tail are nearly even in log p / (1 - p), in p they are not
+                    left = np.log((under[q, i] + 0.5) / (tokens - under[q, i] + 0.5))
+                    right = np.log((upto[q, i] + 0.5) / (tokens - upto[q, i] + 0.5))
+                    here = (np.log((ranks[q] + 1.5) / (tokens - ranks[q] - 0.5)) - left) / (right - left)
+                    middle = bottom + (top - bottom) * np.float32(here)
+                    off = (top - bottom) * np.float32(1.25 / np.sqrt(inside) + 0.06)
+                    at[2 * q, i], at[2 * q + 1, i] = max(middle - off, bottom), min(middle + off, top)
+        if wide_ones <= channels // 64:
             break
 
 
-def _gather(x: Any, low: Any, high: Any, room: Any, filled: Any) -> None:
-    """Put what lies from low to high into `room` [2, D, _ROOM], of which `filled` [2, D] tells how much there is."""
+def _gather(x: Any, at: Any, room: Any, filled: Any, under: Any) -> None:  # noqa: C901
+    """Put what lies between two values of either pair into `room` [D, R], `filled` [D] of it, in no order.
+
+    `under` [2, D] numbers lie below either pair.
+    """
     tokens, channels = x.shape
-    pairs = (channels + 1) // 2
-    marks = np.zeros(2 * pairs, np.int32)
-    words = marks.view(np.int64)
-    for t in range(tokens):
-        for i in range(channels):
-            marks[i] = np.int32(x[t, i] >= low[0, i]) & np.int32(x[t, i] < high[0, i])
-        for i in range(channels):
-            marks[i] |= np.int32(x[t, i] >= low[1, i]) & np.int32(x[t, i] < high[1, i])
-        for m in range(pairs):
-            if words[m] == 0:
-                continue
-            for i in range(2 * m, min(2 * m + 2, channels)):
-                one = x[t, i]
-                for q in range(2):
-                    if (one >= low[q, i]) & (one < high[q, i]):
-                        room[q, i, filled[q, i]] = one
-                        filled[q, i] += 1
+    most = room.shape[1]
+    one_bit, seven_bytes = np.uint64(1), np.uint64(56)
+    low, high, low2, high2 = at[0].copy(), at[1].copy(), at[2].copy(), at[3].copy()
+    below, below2 = np.zeros(channels, np.int32), np.zeros(channels, np.int32)
+    marks = np.zeros(-(-channels // 8) * 8, np.bool_)
+    words = marks.view(np.uint64)
+    whole = tokens // 4 * 4
+    for t in range(0, tokens, 4):
+        if t < whole:
+            for i in range(channels):
+                two = np.int32(x[t, i] < low[i]) + np.int32(x[t + 1, i] < low[i])
+                below[i] += two + np.int32(x[t + 2, i] < low[i]) + np.int32(x[t + 3, i] < low[i])
+            for i in range(channels):
+                two = np.int32(x[t, i] < low2[i]) + np.int32(x[t + 1, i] < low2[i])
+                below2[i] += two + np.int32(x[t + 2, i] < low2[i]) + np.int32(x[t + 3, i] < low2[i])
+        for n in range(t, min(t + 4, tokens)):
+            if n >= whole:
+                for i in range(channels):
+                    below[i] += np.int32(x[n, i] < low[i])
+                    below2[i] += np.int32(x[n, i] < low2[i])
+            for i in range(channels):
+                one = x[n, i]
+                marks[i] = ((one >= low[i]) & (one < high[i])) | ((one >= low2[i]) & (one < high2[i]))
+            for m in range(len(words)):
+                word = words[m]
+                while word:  # a byte of eight channels each that is 1
+                    last = word & (~word + one_bit)
+                    channel = 8 * m + np.intp((last * _WHICH) >> seven_bytes)
+                    word ^= last
+                    if filled[channel] < most:
+                        room[channel, filled[channel]] = x[n, channel]
+                        filled[channel] += 1
+    under[0], under[1] = below, below2
+    longest = filled.max()
+    for i in range(channels):
+        room[i, filled[i] : longest] = np.inf
 
 
-def _in_order(room: Any, filled: Any, ranks: Any, under: Any, found: Any) -> None:
-    """Sort the few numbers of each channel [2, D, _ROOM], and take those of the ranks and the next ones."""
-    for q in range(room.shape[0]):
-        for i in range(room.shape[1]):
-            if not filled[q, i]:
-                continue
-            some = room[q, i]
-            for n in range(1, filled[q, i]):
-                one, m = some[n], n
-                while m > 0 and some[m - 1] > one:
-                    some[m] = some[m - 1]
-                    m -= 1
-                some[m] = one
+def _take(room: Any, filled: Any, at: Any, under: Any, ranks: Any, found: Any, sound: Any) -> None:
+    """The numbers of the ranks, and the next ones, of what was gathered and is in order; whether they are among it."""
+    for q in range(2):
+        for i in range(len(sound)):
             place = ranks[q] - under[q, i]
-            found[q, 0, i], found[q, 1, i] = some[place], some[place + 1]
+            fits = place >= 0 and filled[i] < _ROOM
+            n = 0
+            while n < filled[i] and room[i, n] < at[2 * q, i]:  # of the other pair
+                n += 1
+            place += n
+            if fits and place + 1 < filled[i] and room[i, place + 1] < at[2 * q + 1, i]:
+                found[q, 0, i], found[q, 1, i] = room[i, place], room[i, place + 1]
+            else:
+                sound[i] = False

@@ -38,7 +38,9 @@ def ranges(x: F32, scheme: Scheme, rule: Callable[[F32, int, Scheme], Bounds] | 
     parts = [(rule or bounds)(part, axis, scheme) for part, axis in _grouped(x, scheme)]
     joined = 0 if scheme.along == "tokens" else 1
     lo, hi = (np.concatenate(some, axis=joined) if len(some) > 1 else some[0] for some in zip(*parts, strict=True))
-    return stored(lo, (hi - lo) / np.float32(scheme.levels), scheme)
+    with np.errstate(over="ignore"):
+        wide = (hi - lo) / np.float32(scheme.levels)
+    return stored(lo, wide, scheme)
 
 
 def stored(lo: F32, scale: F32, scheme: Scheme) -> Bounds:
@@ -47,7 +49,8 @@ def stored(lo: F32, scale: F32, scheme: Scheme) -> Bounds:
     with np.errstate(over="ignore"):
         low, wide = lo.astype(kind), scale.astype(kind)
     if not (np.isfinite(low).all() and np.isfinite(wide).all()):
-        raise ToolrollError("its range is too large for float16: store ranges as fp32")
+        instead = ": store ranges as fp32" if scheme.meta == "fp16" else ""
+        raise ToolrollError(f"its range is too large for float{scheme.meta[2:]}{instead}")
     return low.astype(np.float32), wide.astype(np.float32)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolroll.kvcache.block import check_finite
 from toolroll.kvcache.container import Choose, KVFile
 from toolroll.kvcache.metrics import Looks, made_up, of_head, of_outputs, of_scores, scores_of
 from toolroll.kvcache.ranges import F32
@@ -50,6 +51,7 @@ class Report:
             row |= self._attention(layer, item, head, rounded)
         elif (item, head) in self._looks:
             values = self.source.head(layer, "v", item, head)
+            check_whole(self.source, layer, "v", item, head, values)
             row |= of_outputs(self._looks[item, head], values, _replaced(values, mask, rounded))
         self._rows[item, head, part] = row
 
@@ -79,6 +81,8 @@ def queries_of(
     """Queries [N, D] that look at a key head, their places [N], and what scores are multiplied by."""
     scaling = scaling_of(source, layer, keys.shape[1])
     stored = source.queries(layer)
+    if stored is not None or made:
+        check_whole(source, layer, "k", item, head, keys)
     if stored is not None:
         queries, places = stored
         each = queries.shape[1] // source.shape(layer, "k")[1]
@@ -88,6 +92,12 @@ def queries_of(
         return None
     rng = np.random.default_rng([seed, layer, item, head])
     return made_up(rng, keys, made, scaling), np.full(made, len(keys) - 1), scaling
+
+
+def check_whole(source: KVFile, layer: int, part: Part, item: int, head: int, values: F32) -> None:
+    """ToolrollError where a value of a head, of packed tokens or of others that attention looks at, is not finite."""
+    place = f"{source.file.path}: layer {layer} {part}" + (f" item {item}" if source.items > 1 else "")
+    check_finite(values, f"{place} head {head}")
 
 
 def scaling_of(source: KVFile, layer: int, size: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from toolroll.errors import RowError, ToolrollError
+from toolroll.kvcache.cache import forked
 from toolroll.kvcache.spans import Mask, mask_of
 from toolroll.models.device import Device
 from toolroll.models.load import Loaded, load_causal_lm
-from toolroll.models.padded import Asked, Batches
+from toolroll.models.padded import Asked, Batches, Strand, Written
 from toolroll.models.vision import load_image_text, takes_images
 
 
@@ -34,6 +35,10 @@ class Read:
     offset: Tensor
     logits: Tensor  # [B, V]
 
+    def forked(self) -> Read:
+        """The same again, to go on from apart from this one."""
+        return replace(self, cache=forked(self.cache))
+
 
 class Prompts(Batches):
     """Reads prompts, padded on the left, into a cache of our choice; then writes, or reads what is given.
@@ -50,6 +55,7 @@ class Prompts(Batches):
         self.text = loaded.codec.decode
         self.encode = loaded.codec.encode
         self.masks: Sequence[Mask] = ()
+        self._begun: Read | None = None  # what `write_behind` goes on from, until its first token is drawn
         self.make: Callable[[Mask, Mask], DynamicCache] = lambda _, __: DynamicCache(config=loaded.model.config)
 
     def prepared(self, batch: Sequence[Asked]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -75,6 +81,25 @@ class Prompts(Batches):
             cache = self._cache()
             logits = self._step(ids, mask, positions, cache, features, 1)[:, -1]
         return Read(cache, mask, offset, logits)
+
+    def write_behind(self, read: Read, batch: Sequence[Asked]) -> list[Written] | None:
+        """What `write` gives, from the prompts as they were read; the cache goes on."""
+        self._begun = read
+        try:
+            return self.write(batch)
+        finally:
+            self._begun = None
+
+    def _begin(self, batch: Sequence[Asked]) -> Strand:
+        read = self._begun
+        if read is None:
+            return super()._begin(batch)
+        nothing = read.mask[:, :0]
+        return Strand(nothing, read.mask, nothing, read.offset, read.cache, {})
+
+    def _next(self, strand: Strand, batch: Sequence[Asked], written: Sequence[Written]) -> Tensor:
+        read, self._begun = self._begun, None
+        return super()._next(strand, batch, written) if read is None else read.logits
 
     def follow(self, read: Read, ids: Tensor) -> Tensor:
         """Logits [B, t, V] behind tokens [B, t] that come next; the cache goes on."""

@@ -55,7 +55,7 @@ def as_stored(values: NDArray[np.float32], kind: str) -> Array:
 
 
 class TensorFile:
-    """A safetensors file. `kinds` and `shapes` of its tensors, and `about`, the texts in its header."""
+    """A safetensors file of `size` bytes: `kinds` and `shapes` of its tensors, and `about`, the texts in its header."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -65,9 +65,9 @@ class TensorFile:
         self._places: dict[str, int] = {}
         try:
             with open(path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                self._read_header(file, size)
-            self._bytes = np.memmap(path, np.uint8, "r") if size else np.zeros(0, np.uint8)
+                self.size = os.fstat(file.fileno()).st_size
+                self._read_header(file, self.size)
+            self._bytes = np.memmap(path, np.uint8, "r") if self.size else np.zeros(0, np.uint8)
         except OSError as error:
             raise ToolrollError(error.strerror or str(error), place=str(path)) from error
 

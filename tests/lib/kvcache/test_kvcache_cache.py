@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import DynamicCache
 
 from toolroll.errors import ToolrollError
 from toolroll.kvcache.block import dequantize, quantize
-from toolroll.kvcache.cache import Item, PackedCache, attend_item, cache_name, packed_attention
+from toolroll.kvcache.cache import Item, PackedCache, attend_item, cache_name, forked, packed_attention
 from toolroll.kvcache.calibration import calibrated
 from toolroll.kvcache.compared import held_bytes
 from toolroll.kvcache.postscale import codes_of, outputs, scores
@@ -163,12 +165,58 @@ def test_without_visual_tokens_nothing_changes(model):
     assert all((one == other).all() for one, other in zip(found.logits, dense.logits, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_prompt_without_visual_tokens_beside_others(model, dtype):
+    """In a batch, padded: to the bit what it is with a dense cache."""
+    mask = torch.ones_like(IDS)
+    mask[1, :6] = 0
+    model = copy.deepcopy(model).to(dtype)
+    found = generated(model, PackedCache(model.config, masked((0, 2, 30)), choose(1, "lloyd1")), mask=mask)
+    dense = generated(model, None, mask=mask)
+    assert all((one[1] == other[1]).all() for one, other in zip(found.logits, dense.logits, strict=True))
+    assert (found.logits[1][0] != dense.logits[1][0]).any()
+
+
 def test_beams_share_the_codes_of_their_prompt(model):
     cache = PackedCache(model.config, masked((0, 2, 30), (1, 5, 31)), choose())
     found = generated(model, cache, num_beams=3)
     assert (found.sequences == generated(model, None, num_beams=3).sequences).all()
     dense = generated(model, None, num_beams=3).past_key_values
     assert held_bytes(cache) < held_bytes(dense) * 0.75
+
+
+@pytest.mark.parametrize("kind", ["packed", "nothing to pack", "kivi", "dense"])
+def test_a_forked_cache_goes_on_alone(model, kind):
+    """From one reading, two continuations: each as if the prompt had been read for it, codes held once."""
+    make = {
+        "packed": lambda: PackedCache(model.config, masked((0, 2, 30), (1, 10, 25)), choose(2)),
+        "nothing to pack": lambda: PackedCache(model.config, masked(), choose(2)),
+        "kivi": lambda: PackedCache(model.config, masked((0, 0, 40), (1, 0, 40)), choose(2, group=4), residual=4),
+        "dense": lambda: DynamicCache(config=model.config),
+    }[kind]
+
+    def read(cache, ids):
+        return model(input_ids=ids, **{cache_name(model): cache}).logits[:, -ids.shape[1] :]
+
+    with torch.inference_mode(), packed_attention(model):
+        cache = make()
+        read(cache, IDS)
+        held = held_bytes(cache)
+        other = forked(cache)
+        ways = [torch.full((2, 1), token) for token in (7, 9)]
+        for _ in range(9):  # in turn
+            found = [read(one, ids) for one, ids in zip((cache, other), ways, strict=True)]
+        for ids, logits in zip(ways, found, strict=True):
+            alone = make()
+            read(alone, IDS)
+            assert held_bytes(alone) == held
+            for _ in range(9):
+                expected = read(alone, ids)
+            assert (logits == expected).all()
+        assert (found[0] != found[1]).any()
+        if kind == "packed":
+            for one, two in zip(cache.layers[0].items, other.layers[0].items, strict=True):
+                assert one.blocks[0][0] is two.blocks[0][0]
 
 
 def test_fewer_bits_take_less(model):
