@@ -32,6 +32,7 @@ SIZE = 128
 TARGETS = {
     "attention, 1 bit": 0.5,
     "quantize once, lloyd1": 5.0,
+    "quantize once, quantile 2 bits": 5.0,
     "pack, 1 bit": 0.5,
     "unpack, 1 bit": 2.0,
     "memory beside the keys": 1.0,

@@ -17,7 +17,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,15 @@ WARM = {
     "kv-eval",
     "layercast-run",
     "pair-logps",
+    "pmp-seg",
+    "pmp-train",
     "policy-train",
     "vprune",
     "vprune-calibrate",
     "vprune-plan",
 }  #: load torch whatever they do; started by `warm`
+
+AT_START = ("PYTHON", "OMP_", "MKL_", "HF_", "TRANSFORMERS_", "CUDA_")  #: of variables that imports read
 
 RESPONSE = (
     "<think><step><reasoning>r</reasoning><search>q</search><context>c</context><conclusion>o</conclusion></step>"
@@ -144,6 +148,7 @@ for _number, _tensor in enumerate(_KV.values()):
 _HEADER = json.dumps(_KV).encode()
 KEYS_AND_VALUES = len(_HEADER).to_bytes(8, "little") + _HEADER + bytes([0, 60, 0, 64] * 16)  #: 1 and 2, in turn
 
+SKY = {"size": [3, 4], "counts": [9, 3]}  #: the last of four columns
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
 
 SPECIMENS = {
@@ -230,6 +235,30 @@ SPECIMENS = {
     "pair-logps": Specimen(_pair, args=("--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu")),
     "pair-make": Specimen(args=("scenes", "-n", "2", "--size", "64x48", "--out", "{new}")),
     "pair-quiz": Specimen(lambda i: {"id": f"p{i}", "original": "a.png", "original_table": TABLE}, args=("-n", "1")),
+    "pmp-data": Specimen(args=("shapes:1", "-n", "2", "--size", "32x32", "--out", "{new}")),
+    "pmp-eval": Specimen(
+        lambda i: {
+            "id": f"s{i}",
+            "prompts": ["sky"],
+            "width": 4,
+            "height": 3,
+            "truth": [{"prompt": "sky", "rle": {"size": [3, 4], "counts": [6, 6]}}],
+            "segments": [{"prompt": "sky", "score": 0.5, "rle": SKY, "area": 3, "box": [3, 0, 4, 3]}],
+        },
+    ),
+    "pmp-seg": Specimen(
+        lambda i: {"id": f"s{i}", "image": "red.png", "prompts": ["sky", "car"]},
+        args=(
+            *("--model", str(ROOT / "tests/data/tiny-segmenter"), "--device", "cpu"),
+            *("--images", str(ROOT / "tests/cases/clip-score/texts-and-images")),
+        ),
+    ),
+    "pmp-train": Specimen(
+        args=(
+            *("--data", "shapes:1", "--size", "32x32", "--steps", "2", "--batch-size", "1", "--queries", "2"),
+            *("--layers", "1", "--width", "32", "--train-prompts", "1", "--device", "cpu", "--out", "{new}"),
+        ),
+    ),
     "policy-train": Specimen(
         _advantaged,
         args=(
@@ -378,6 +407,11 @@ class Command:
         rows = (self.specimen.row(i) for i in range(start, start + count))
         return b"".join(json.dumps(row, separators=(",", ":")).encode() + b"\n" for row in rows)
 
+    def wide_lines(self, count: int) -> bytes:
+        """The same, each more than a kilobyte by a field that no command knows: many bytes for little work."""
+        wide = b',"padding":"' + b"some words " * 110 + b'"}\n'
+        return b"".join(line[:-1] + wide for line in self.lines(count).splitlines())
+
 
 @cache
 def entry_points() -> dict[str, str]:
@@ -449,11 +483,18 @@ def started(
     warm_start: bool = False,
     **settings: Any,
 ) -> Iterator[Any]:
-    """A process under way: subprocess.Popen with pipes. Commands that load torch, and others on request, start warm."""
+    """A process under way: subprocess.Popen with pipes. Commands that load torch, and others on request, start warm.
+
+    One whose `env` sets otherwise what is read at a start has a real one.
+    """
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}
     program = Path(argv[0])
-    is_warm = program.parent == BIN and (program.name in WARM or (warm_start and program.name in entry_points()))
-    launch = warm.Popen if is_warm else subprocess.Popen
+    installed = program.parent in (BIN, Path()) and program.name in entry_points()
+    torch = program.name in WARM or "--device" in argv  # given where a model is: scripted ones have no device
+    usual = environment(warm.SETTINGS)
+    as_usual = all(usual.get(name) == value for name, value in (env or {}).items() if name.startswith(AT_START))
+    is_warm = installed and (torch or warm_start) and as_usual
+    launch = partial(warm.Popen, torch=torch) if is_warm else subprocess.Popen
     process = launch(argv, env=environment(env), cwd=cwd, **pipes)
     try:
         yield process
