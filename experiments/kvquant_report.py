@@ -145,8 +145,12 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
     panels = [(task, "kl") for task in TASKS if by_cache(rows, task)]
     panels += [(task, name) for task, name in (("captions", "f1"), ("answers", "right_frac")) if (task, "kl") in panels]
-    figure = Figure(figsize=(4.2 * len(panels), 4.6), layout="constrained")
-    for axes, (task, measure) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    rows_of_panels = -(-len(panels) // 3)
+    figure = Figure(figsize=(12, 3.9 * rows_of_panels + 0.7), layout="constrained")
+    places = figure.subplots(rows_of_panels, 3, squeeze=False).flatten()
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (task, measure) in zip(places, panels, strict=False):
         runs_of = by_cache(rows, task)
         for name, (colour, mark) in SHOWN.items():
             own = [runs for cache, runs in runs_of.items() if family(cache) == name and "tau=" not in cache]
@@ -154,6 +158,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
                 points = sorted((mean(r["bits"] for r in runs), mean(r[measure] for r in runs)) for runs in own)
                 axes.plot(*zip(*points, strict=True), marker=mark, color=colour, label=name, linewidth=0.9)
         axes.set_xscale("log", base=2)
+        axes.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
         axes.set_xlabel("bits of a key or value")
         axes.set_title(f"{task}: {MEASURES[measure]}")
         axes.spines[["top", "right"]].set_visible(False)
@@ -161,6 +166,6 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             axes.set_yscale("log")
         elif "dense" in runs_of:
             axes.axhline(mean(row[measure] for row in runs_of["dense"]), color="0.5", linewidth=0.8, linestyle=":")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(*places[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
