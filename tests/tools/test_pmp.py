@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 
@@ -178,6 +179,21 @@ def test_from_data_to_scores(folder, tmp_path):
     fewer = [{**row, "segments": row["segments"][:1]} for row in right]
     (less,) = run(folder, "pmp-eval", rows=fewer).rows
     assert less["selected_iou"] == pytest.approx(3 / less["n_segments"])
+
+
+def test_the_model_that_ships(folder, tmp_path):
+    data = frame.ROOT / "lib/toolroll/data"
+    files = [*(data / "outline").iterdir(), *(data / "lexicon").iterdir()]
+    assert sum(file.stat().st_size for file in files) < 5_000_000
+    digest = hashlib.sha256((data / "outline/model.safetensors").read_bytes()).hexdigest()
+    assert digest in (data / "outline/README.md").read_text()
+    drawn = ("streets:1", "--first", "2000000", "-n", "4", "--out", tmp_path / "drawn")
+    rows = run(folder, "pmp-data", *drawn).rows
+    result = run(folder, "pmp-seg", "--device", "cpu", "--prompts", "sky; road, street; car; house; bush", rows=rows)
+    assert "model outline, which has learned from drawn streets" in result.err
+    (scores,) = run(folder, "pmp-eval", rows=result.rows).rows
+    assert scores["class_iou"]["sky"] > 0.7
+    assert scores["class_iou"]["road"] > 0.6
 
 
 def test_one_prompt_at_a_time(folder, tmp_path):
