@@ -276,16 +276,31 @@ def attend(
     if settings.get("s_aux") is not None or settings.get("softcap"):
         raise ToolrollError("its attention has sinks or a soft cap, which a packed cache does not know")
     scaling = settings.get("scaling") or query.shape[-1] ** -0.5
+    plain = _as_it_was(module, query, key.items, attention_mask, settings)
     found = []
     for b, item in enumerate(key.items):
         if item.blocks:
             one = attend_item(query[b], item, scaling, _mask_of(attention_mask, b, item), key.tau)
             found.append(one.to(query.dtype).transpose(0, 1))
-        else:  # nothing is packed of it: to the bit what transformers makes of it
-            mask = None if attention_mask is None else attention_mask[min(b, len(attention_mask) - 1)][None]
-            whole = item.keys[None], item.values[None]
-            found.append(sdpa_attention_forward(module, query[b : b + 1], *whole, mask, **settings)[0][0])
+        else:
+            found.append(plain[b])
     return torch.stack(found).contiguous(), None
+
+
+def _as_it_was(
+    module: Any, query: Tensor, items: Sequence[Item], mask: Tensor | None, settings: dict[str, Any]
+) -> Tensor:
+    """What transformers makes [B, t, Hq, D] of sequences of which nothing is packed; the other rows say nothing.
+
+    To the bit: how sums are parted among threads depends on the number of sequences, so that it is that of the batch.
+    """
+    whole = next((item for item in items if not item.blocks), None)
+    if whole is None:
+        return query
+    held = [whole if item.blocks else item for item in items]
+    keys, values = torch.stack([one.keys for one in held]), torch.stack([one.values for one in held])
+    found: Tensor = sdpa_attention_forward(module, query, keys, values, mask, **settings)[0]
+    return found
 
 
 def attend_item(query: Tensor, item: Item, scaling: float, mask: Tensor | None, tau: Tensor | None) -> Tensor:
