@@ -86,18 +86,10 @@ def test_the_report(rows, folder):
     assert frame.run([*map(str, argv), "--check"]).rc == 1
 
 
-def test_rows_of_one_model_are_no_experiment(rows, folder):
-    (folder / "half.jsonl").write_text(json.dumps(rows[0]) + "\n")
-    page = folder / "page.md"
-    argv = [
-        sys.executable,
-        frame.ROOT / "experiments/report.py",
-        "pmp",
-        "--rows",
-        folder / "half.jsonl",
-        "--page",
-        page,
-    ]
-    result = frame.run([*map(str, argv), "--picture", str(folder / "pmp.png")])
+def test_rows_of_one_model_are_no_experiment(rows, tmp_path):
+    (tmp_path / "half.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    (tmp_path / "page.md").write_text("<!-- generated: experiment pmp -->\n<!-- end -->\n")
+    where = ["--rows", tmp_path / "half.jsonl", "--page", tmp_path / "page.md", "--picture", tmp_path / "pmp.png"]
+    result = frame.run([sys.executable, str(frame.ROOT / "experiments" / "report.py"), "pmp", *map(str, where)])
     assert result.rc == 1
     assert "the experiment is not done" in result.err
