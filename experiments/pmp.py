@@ -142,7 +142,7 @@ def run(name: str, task: Task, *, pmp: bool, seed: int, camvid: Path | None, fol
     model = build(about.shape)
     size = {"width": task.width, "height": task.height, "objects": task.objects}
     data = f"camvid:{camvid}" if name == "camvid" else "shapes:1"
-    drawer = Drawer([(open_scenes(data, Settings(**size)), 1.0)], task.asking, (task.width, task.height), seed)  # type: ignore[arg-type]
+    drawer = Drawer([open_scenes(data, Settings(**size))], task.asking, (task.width, task.height), seed)  # type: ignore[arg-type]
     team = Team("cpu", "float32")
     training = Training(model, about, Plan(task.steps, task.batch), drawer, Reader(text), team, folder)
     training.resume({"task": asdict(task), "pmp": pmp, "seed": seed}, frozenset({"task", "pmp", "seed"}), tell)

@@ -8,11 +8,11 @@ photos, CamVid's validation images (--split), of which it has seen none.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +126,10 @@ def main() -> None:
     asked.add_argument("--scenes", type=int, default=50, help="drawn scenes that are measured on")
     given = asked.parse_args()
     command = train(given.work, given.steps, given.size)
-    import hashlib
-
     from toolroll.segment.model import open_model, save
 
     opened = open_model(str(given.work))
-    save(given.out, opened.model, replace(opened.about), half=True)
+    save(given.out, opened.model, opened.about, half=True)
     size = given.size or TRAIN[TRAIN.index("--size") + 1]
     scores = scores_of(given.out, given.scenes, size, given.camvid, given.split)
     about = json.loads((given.out / "segmenter.json").read_text())

@@ -42,6 +42,7 @@ WARM = {
     "vprune-plan",
 }  #: load torch whatever they do; started by `warm`
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 AT_START = ("PYTHON", "OMP_", "MKL_", "HF_", "TRANSFORMERS_", "CUDA_")  #: of variables that imports read
 
 RESPONSE = (
@@ -442,14 +443,17 @@ def own(name: str) -> Command:
 
 
 def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
-    """The environment of every process: nothing of the user's settings, and the source tree."""
+    """The environment of every process: nothing of the user's settings, the source tree, and one thread.
+
+    Tests run side by side, and threads without a core of their own wait for each other.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
         if name == "TOOLROLL_HOME" or not name.startswith(("TOOLROLL_", "SLURM_"))
     }
     path = f"{BIN}{os.pathsep}{kept.get('PATH', '')}"
-    settings = {"PATH": path, "PYTHONPATH": str(ROOT / "lib"), "COLUMNS": "80", "LC_ALL": "C.UTF-8"}
+    settings = {"PATH": path, "PYTHONPATH": str(ROOT / "lib"), "COLUMNS": "80", "LC_ALL": "C.UTF-8", **ONE_THREAD}
     return {**kept, **settings, **(extra or {})}
 
 
@@ -491,7 +495,7 @@ def started(
     program = Path(argv[0])
     installed = program.parent in (BIN, Path()) and program.name in entry_points()
     torch = program.name in WARM or "--device" in argv  # given where a model is: scripted ones have no device
-    usual = environment(warm.SETTINGS)
+    usual = environment()
     as_usual = all(usual.get(name) == value for name, value in (env or {}).items() if name.startswith(AT_START))
     is_warm = installed and (torch or warm_start) and as_usual
     launch = partial(warm.Popen, torch=torch) if is_warm else subprocess.Popen

@@ -39,7 +39,6 @@ PLAIN = (*BARE, "numba", "PIL.Image", "matplotlib.figure")
 TORCH = (*PLAIN, "torch", "transformers", "accelerate", "peft", "safetensors.torch")
 MODELS = ("AutoModelForCausalLM", "AutoTokenizer", "LlamaForCausalLM", "LlavaForConditionalGeneration")
 PICTURES = ("AutoProcessor", "CLIPModel", "CLIPImageProcessorPil", "LlavaProcessor")
-SETTINGS = {"OMP_NUM_THREADS": "1"}  #: of a keeper
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
@@ -60,7 +59,7 @@ def keeper(*, torch: bool) -> Path:
         shim.chmod(0o755)
     process = subprocess.Popen(
         [sys.executable, __file__, str(folder), json.dumps(entry_points()), *(TORCH if torch else PLAIN)],
-        env=environment(SETTINGS),
+        env=environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -103,7 +103,7 @@ def main(
     from toolroll.world.images import Folder
 
     wide, high = read_size(size)
-    settings = Settings(split, wide, high, objects, held_out, {"images": images})
+    settings = Settings(split, wide, high, objects, held_out, images)
     scenes = open_scenes(name, settings)
     drawn = scenes.size is None
     if drawn and out is None:

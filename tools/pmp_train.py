@@ -139,7 +139,7 @@ def _training(shape: ModelShape, data: DataOptions, log: Log, **options: Any) ->
 
     wide, high = data.sides
     asking = read_asking(data.train_prompts, data.prompt_drop, data.most_present)
-    settings = Settings(data.split, wide, high, data.objects, data.held_out, {"images": data.images})
+    settings = Settings(data.split, wide, high, data.objects, data.held_out, data.images)
     sets = [open_scenes(name, settings) for name in data.data]
     team = Team(options["device"], "float32")
     log.info(team.choice.text)
@@ -167,7 +167,7 @@ def _training(shape: ModelShape, data: DataOptions, log: Log, **options: Any) ->
         options["steps"], options["batch_size"], options["lr"], weight_decay=options["weight_decay"],
         freeze_base=shape.freeze_base, save_every=options["save_every"], weights=weights,
     )  # fmt: skip
-    drawer = Drawer([(one, 1.0) for one in sets], asking, (wide, high), options["seed"])
+    drawer = Drawer(sets, asking, (wide, high), options["seed"])
     reader = Reader(encoder, templates, words=shape.text_tokens == "words")
     folder: Path = options["out"]
     if folder.exists() and not folder.is_dir():

@@ -40,3 +40,12 @@ class Stopped(ToolrollError):
     """A signal asked us to stop; the work done so far is kept and `--resume` continues it."""
 
     exit_code = STOPPED
+
+
+def first_line(error: BaseException) -> str:
+    r"""What a library says of a failure, in one line: the first that is not blank, or else the kind of failure.
+
+    >>> first_line(ValueError("\n  too long\nby far")), first_line(KeyError())
+    ('too long', 'KeyError')
+    """
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -15,6 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 MESSAGES = [{"role": "user", "content": "What is this?"}]
 
+TWO = {"OMP_NUM_THREADS": "2"}  #: threads part sums by the size of a batch
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -33,24 +35,24 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(folder, name, *args, rc=0):
+def run(folder, name, *args, rc=0, env=None):
     line = [name, "in.jsonl", "--model", "llava", "--device", "cpu", *map(str, args)]
-    result = frame.run(line, cwd=folder)
+    result = frame.run(line, cwd=folder, env=env)
     assert result.rc == rc, result.err
     return result
 
 
-def evaluated(folder, *args):
+def evaluated(folder, *args, env=None):
     caches = ("dense", "minmax:bits=8,ranges=fp32", "minmax:bits=1")
     named = [word for cache in caches for word in ("--cache", cache)]
-    rows = run(folder, "kv-eval", *named, "--response-tokens", 5, *args).rows
+    rows = run(folder, "kv-eval", *named, "--response-tokens", 5, *args, env=env).rows
     assert [(row["id"], row["cache"]) for row in rows] == [(i, c) for i in ("one", "two", "none") for c in caches]
     return {(row["id"], row["cache"].partition(",")[0]): row for row in rows}
 
 
 @pytest.fixture(scope="module")
 def batched(folder):
-    return evaluated(folder, "--batch-size", 3)
+    return evaluated(folder, "--batch-size", 3, env=TWO)
 
 
 def test_images_are_packed_and_text_is_not(batched):
@@ -82,7 +84,7 @@ def test_a_batch_changes_no_numbers(folder, batched):
 
 
 def test_beams(folder, batched):
-    rows = evaluated(folder, "--batch-size", 3, "--beams", 3)
+    rows = evaluated(folder, "--batch-size", 3, "--beams", 3, env=TWO)
     for name in ("one", "two", "none"):
         assert rows[name, "minmax:bits=8"]["response"] == rows[name, "dense"]["response"]
     assert rows["two", "minmax:bits=1"]["kl"] == batched["two", "minmax:bits=1"]["kl"]

@@ -107,9 +107,14 @@ def test_masks_and_pictures(folder, tmp_path):
     seg(folder, "photo.jpg", "--prompts", "car; dog; cow", *args[2:], "--overwrite")
 
 
+def test_a_prompt_that_clip_cannot_read_whole(folder):
+    refused = seg(folder, "photo.jpg", "--prompts", " ".join(["sky"] * 40), "--clip", CLIP, rc=1)
+    assert "has more tokens than" in refused.err
+
+
 def test_an_encoder_names_masks_again(folder):
-    args = ("photo.jpg", "--prompts", "sky; car", "--mode", "instance")
-    (row,) = seg(folder, *args, "--clip", CLIP, "--templates", "none").rows
+    args = ("photo.jpg", "--prompts", "sky; car", "--mode", "instance", "--templates", "none")
+    (row,) = seg(folder, *args, "--clip", CLIP).rows
     for one in row["segments"]:
         assert 0 <= one["score_decoder"] <= 1
         assert 0 <= one["score_clip"] <= 1
@@ -215,10 +220,18 @@ def test_rows_that_cannot_be_scored(folder):
         {**row, "segments": [{**one, "rle": {"size": [1, 1], "counts": [1]}}]},
         {**row, "segments": [], "truth": [{"prompt": "sky", "rle": {"size": [3, 3], "counts": [9]}}]},
         {**row, "segments": [], "proposals": [mask], "selected": [3]},
+        {**row, "segments": [], "width": 10**6, "height": 10**6},
         {**row, "segments": [one]},
     ]
     result = run(folder, "pmp-eval", "--on-error", "skip", rows=rows)
-    for why in ("no `truth`", "none of `prompts`", "a mask of 1 x 1", "a mask of 3 x 3", "`selected` does not fit"):
+    for why in (
+        "no `truth`",
+        "none of `prompts`",
+        "a mask of 1 x 1",
+        "a mask of 3 x 3",
+        "`selected` does not fit",
+        "too large",
+    ):
         assert why in result.err
     assert result.rows[0]["n_images"] == 1
     assert result.rows[0]["miou"] is None

@@ -279,7 +279,7 @@ def attend(
     plain = _as_it_was(module, query, key.items, attention_mask, settings)
     found = []
     for b, item in enumerate(key.items):
-        if item.blocks:
+        if plain is None or item.blocks:
             one = attend_item(query[b], item, scaling, _mask_of(attention_mask, b, item), key.tau)
             found.append(one.to(query.dtype).transpose(0, 1))
         else:
@@ -289,14 +289,16 @@ def attend(
 
 def _as_it_was(
     module: Any, query: Tensor, items: Sequence[Item], mask: Tensor | None, settings: dict[str, Any]
-) -> Tensor:
-    """What transformers makes [B, t, Hq, D] of sequences of which nothing is packed; the other rows say nothing.
+) -> Tensor | None:
+    """What transformers makes [B, t, Hq, D] of sequences of which nothing is packed, if there are such.
+
+    The other rows say nothing.
 
     To the bit: how sums are parted among threads depends on the number of sequences, so that it is that of the batch.
     """
     whole = next((item for item in items if not item.blocks), None)
     if whole is None:
-        return query
+        return None
     held = [whole if item.blocks else item for item in items]
     keys, values = torch.stack([one.keys for one in held]), torch.stack([one.values for one in held])
     found: Tensor = sdpa_attention_forward(module, query, keys, values, mask, **settings)[0]

@@ -22,9 +22,8 @@ FEW = 512  #: tokens from which on this pays
 _MANY = 2048  #: tokens from which on every fourth tells more than those that are sorted
 _SAMPLES = 208  #: tokens that are sorted first
 _CLOSE = 384  #: as many numbers between two values are few enough to gather those nearest to the place wanted
-_ROOM = (
-    272  #: fewer than so many may be gathered; of 17 lines of the cache, so that channels have different places there
-)
+#: fewer than so many may be gathered; of 17 lines of the cache, so that channels have different places there
+_ROOM = 272
 _ROUNDS = 5
 _WHICH = np.uint64(0x0001020304050607)  # 256^k times this has k in its highest byte
 

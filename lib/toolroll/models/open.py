@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolroll.errors import ToolrollError, UsageError
+from toolroll.errors import ToolrollError, UsageError, first_line
 from toolroll.models.base import Codec, TextEngine
 
 if TYPE_CHECKING:
@@ -307,5 +307,5 @@ def _codec(asked: _Asked) -> Codec:
     try:
         return HFCodec(AutoTokenizer.from_pretrained(place, trust_remote_code=asked.trust_remote_code))
     except (OSError, ValueError, KeyError) as error:
-        why = next(iter(str(error).splitlines()), type(error).__name__)
+        why = first_line(error)
         raise ToolrollError(f"cannot be loaded as a tokenizer: {why}", place=asked.tokenizer) from error

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolroll.errors import RowError, ToolrollError
+from toolroll.errors import RowError, ToolrollError, first_line
 from toolroll.models.adapters import is_adapter
 from toolroll.models.codec import HFCodec
 from toolroll.models.device import Device
@@ -32,7 +32,7 @@ def takes_images(name: str, notify: Callable[[str], None] = lambda _: None, *, t
     try:
         config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = first_line(error)
         raise ToolrollError(f"has no configuration that can be read: {reason}", place=name) from error
     return config.model_type in KNOWN
 
@@ -47,9 +47,9 @@ def load_processor(
         with quiet():
             return AutoProcessor.from_pretrained(find_model(name, notify), trust_remote_code=trust_remote_code)
     except ImportError as error:
-        raise ToolrollError(f"its processor needs a package: {_first_line(error)}", place=name) from error
+        raise ToolrollError(f"its processor needs a package: {first_line(error)}", place=name) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ToolrollError(f"its processor cannot be loaded: {_first_line(error)}", place=name) from error
+        raise ToolrollError(f"its processor cannot be loaded: {first_line(error)}", place=name) from error
 
 
 def load_image_text(
@@ -72,7 +72,7 @@ def load_image_text(
             )
             model.to(device.name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise ToolrollError(f"cannot be loaded as an image-text model: {_first_line(error)}", place=name) from error
+        raise ToolrollError(f"cannot be loaded as an image-text model: {first_line(error)}", place=name) from error
     ends = getattr(model.generation_config, "eos_token_id", None)
     codec = HFCodec(processor.tokenizer, ends if isinstance(ends, list) else [] if ends is None else [ends])
     return Loaded(model.eval(), codec, short_name(name), weights_id(place, model), device, processor)
@@ -87,7 +87,7 @@ def processed(processor: Any, text: str, paths: Sequence[Any]) -> tuple[list[int
     try:
         made = processor(images=[images], text=[text], return_tensors="pt", add_special_tokens=False)
     except (ValueError, IndexError, TypeError, StopIteration) as error:
-        why = _first_line(error)
+        why = first_line(error)
         raise RowError(f"the processor does not take the prompt and its {len(images)} images: {why}") from error
     features = {name: value for name, value in made.items() if isinstance(value, Tensor)}
     features.pop("attention_mask", None)
@@ -111,7 +111,7 @@ def chat_text(processor: Any, messages: Sequence[Any]) -> str:
     try:
         text = str(processor.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
     except (TemplateError, TypeError, ValueError) as error:
-        raise RowError(f"the chat template refuses these messages: {_first_line(error)}") from error
+        raise RowError(f"the chat template refuses these messages: {first_line(error)}") from error
     begin = processor.tokenizer.bos_token
     if not begin or text.startswith(begin):
         return text
@@ -157,7 +157,3 @@ def _padded(tensor: Tensor, sizes: tuple[int, ...]) -> Tensor:
     made = tensor.new_zeros((tensor.shape[0], *sizes))
     made[tuple(slice(0, size) for size in tensor.shape)] = tensor
     return made
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolroll.errors import ToolrollError
+from toolroll.errors import ToolrollError, first_line
 from toolroll.models.adapters import base_of, is_adapter
 from toolroll.models.device import Device
 from toolroll.models.load import Loaded, find_model, load_causal_lm, quiet
@@ -119,7 +119,7 @@ def _config(place: str, trust_remote_code: bool) -> Any:
     try:
         return AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        why = first_line(error)
         raise ToolrollError(f"has no configuration that can be read: {why}", place=place) from error
 
 

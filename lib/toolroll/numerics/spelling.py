@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from toolroll.errors import ToolrollError
+from toolroll.errors import ToolrollError, first_line
 
 __all__ = ["Speller", "speller"]
 
@@ -25,7 +25,7 @@ def speller(name: str, notify: Callable[[str], None] = lambda _: None) -> Spelle
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(find_model(name, notify))
     except (OSError, ValueError, KeyError) as error:
-        why = next(iter(str(error).splitlines()), type(error).__name__)
+        why = first_line(error)
         raise ToolrollError(f"cannot be loaded as a tokenizer: {why}", place=name) from error
     pieces = HFCodec(tokenizer).pieces()
     special = {index: str(token) for token, index in tokenizer.get_vocab().items() if pieces[index] is None}

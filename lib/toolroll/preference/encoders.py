@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from toolroll.errors import ToolrollError
+from toolroll.errors import ToolrollError, first_line
 from toolroll.models.device import Device, is_out_of_memory
 from toolroll.models.load import find_model, quiet, short_name, weights_id, whole
 
@@ -82,7 +82,7 @@ class Transformers:
                     )
                 )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-            raise ToolrollError(f"cannot be loaded as an encoder: {_first_line(error)}", place=name) from error
+            raise ToolrollError(f"cannot be loaded as an encoder: {first_line(error)}", place=name) from error
         if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
             raise ToolrollError("is no model of images and texts, as CLIP and SigLIP are", place=name)
         self._model = model.to(device.name).eval()
@@ -135,7 +135,7 @@ class OpenClip:
             model, _, self._prepare = library.create_model_and_transforms(kind, pretrained=tag or None)
             self._words = library.get_tokenizer(kind)
         except (OSError, RuntimeError, ValueError, KeyError, AssertionError) as error:
-            raise ToolrollError(f"cannot be loaded as an encoder: {_first_line(error)}", place=name) from error
+            raise ToolrollError(f"cannot be loaded as an encoder: {first_line(error)}", place=name) from error
         ends = [getattr(self._words, end, None) for end in ("sot_token_id", "eot_token_id")]
         if None in ends or not hasattr(self._words, "encode"):
             raise ToolrollError("its tokenizer is not CLIP's", place=name)
@@ -184,7 +184,3 @@ def _frame(words: Any) -> tuple[list[int], list[int]]:
         if bare and whole_ids[at : at + len(bare)] == bare:
             return whole_ids[:at], whole_ids[at + len(bare) :]
     return [], []
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolroll.errors import RowError, ToolrollError
+from toolroll.errors import RowError, ToolrollError, first_line
 from toolroll.models.asked import PromptReader
 from toolroll.models.device import choose_device
 from toolroll.models.load import Loaded
@@ -53,7 +53,7 @@ def one_by_one(work: Callable[[Sequence[Any]], list[Any] | None], items: Sequenc
         if isinstance(error, RuntimeError) and "CUDA" in str(error) and "memory" not in str(error):
             raise
         if len(items) == 1:
-            why = next(iter(str(error).splitlines()), "") or type(error).__name__
+            why = first_line(error)
             return [error if isinstance(error, RowError) else RowError(f"the model does not take it: {why}")]
     found: list[Any] = []
     for item in items:

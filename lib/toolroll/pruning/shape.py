@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolroll.errors import ToolrollError
+from toolroll.errors import ToolrollError, first_line
 
 _NOT_GATED = frozenset(
     ["gpt2", "gpt_neox", "gptj", "opt", "bloom", "falcon", "phi", "starcoder2", "mpt", "codegen", "persimmon"]
@@ -101,7 +101,7 @@ def shape_of_model(name: str, notify: Callable[[str], None] = lambda _: None) ->
     try:
         config = AutoConfig.from_pretrained(place)
     except (OSError, ValueError, KeyError) as error:
-        why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        why = first_line(error)
         raise ToolrollError(f"has no configuration that can be read: {why}", place=name) from error
     return shape_of(config.to_dict(), place=name)
 
@@ -122,6 +122,6 @@ def _completed(config: Mapping[str, Any], place: str) -> Mapping[str, Any]:
         whole = AutoConfig.for_model(**config)
         found: Mapping[str, Any] = whole.get_text_config().to_dict()
     except Exception as error:  # each class checks its values in its own way
-        why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        why = first_line(error)
         raise ToolrollError(f"is no configuration of a known model: {why}", place=place) from error
     return found

@@ -9,7 +9,7 @@ import numpy as np
 
 from toolroll.errors import RowError
 from toolroll.segment.folders import read_truth
-from toolroll.segment.masks import Mask, decode
+from toolroll.segment.masks import MOST, Mask, decode
 from toolroll.segment.metrics import Rule, best_ious, class_ious, confusion, iou, mean_iou
 from toolroll.segment.prompts import Prompts, given_prompts
 from toolroll.segment.scenes import Segment, labels_of
@@ -32,6 +32,8 @@ class Scores:
         if row.truth is None or row.segments is None or row.prompts is None:
             missing = next(name for name in ("segments", "prompts", "truth") if getattr(row, name) is None)
             raise RowError(f"no `{missing}`")
+        if row.height * row.width > MOST:
+            raise RowError(f"an image of {row.height} x {row.width} pixels is too large")
         prompts = given_prompts(row.prompts)
         masks = [_decoded(one.rle, row) for one in row.segments]
         proposals = masks if row.proposals is None else [_decoded(one, row) for one in row.proposals]

@@ -17,6 +17,7 @@ from toolroll.errors import RowError
 
 Mask = NDArray[np.bool_]
 Rle = dict[str, Any]
+MOST = 2**28  #: pixels of a mask; as of an image, more are taken for an attack
 
 
 def counts_of(mask: Mask) -> list[int]:
@@ -88,6 +89,8 @@ def decode(rle: Mapping[str, Any]) -> Mask:
     counts = read_counts(given) if isinstance(given, str) else given
     if not isinstance(counts, list) or not all(isinstance(count, int) and count >= 0 for count in counts):
         raise RowError("a mask's `counts` are no run lengths")
+    if height * width > MOST:
+        raise RowError(f"a mask of {height} x {width} pixels is too large")
     if min(height, width) < 1 or sum(counts) != height * width:
         raise RowError(f"a mask of {height} x {width} pixels has run lengths of {sum(counts)}")
     values = np.arange(len(counts)) % 2 == 1

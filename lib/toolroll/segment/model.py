@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolroll.errors import ToolrollError
+from toolroll.errors import ToolrollError, first_line
 from toolroll.segment.decoder import Decoder, Outputs, TextPosition
 from toolroll.segment.network import Pyramid
 from toolroll.segment.text import LEXICON, Text
@@ -125,13 +125,9 @@ def open_model(name: str, notify: Callable[[str], None] = lambda _: None) -> Ope
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from toolroll.models.load import fingerprint
+    from toolroll.models.load import fingerprint, shipped
 
-    folder = Path(name)
-    if name == SHIPPED and not folder.is_dir():
-        folder = Path(__file__).resolve().parents[1] / "data" / SHIPPED
-        if not folder.is_dir():
-            raise ToolrollError("this installation does not have it: name a model", place=name)
+    folder = shipped(name) if name == SHIPPED else Path(name)
     if not (folder / ABOUT).is_file():
         why = f"the folder has no {ABOUT}" if folder.is_dir() else "no such folder"
         raise ToolrollError(why, place=name)
@@ -145,7 +141,7 @@ def open_model(name: str, notify: Callable[[str], None] = lambda _: None) -> Ope
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         if isinstance(error, ToolrollError):
             raise
-        line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        line = first_line(error)
         raise ToolrollError(f"cannot be loaded as a segmenter: {line}", place=name) from error
     weights = sorted(folder.rglob("*.safetensors"))
     return Opened(model.eval(), about, folder.resolve().name, "".join(map(fingerprint, weights))[:16])
@@ -177,9 +173,10 @@ def working_size(width: int, height: int, side: int) -> tuple[int, int]:
 def pixels(images: Sequence[Any], about: About, size: tuple[int, int] | None = None) -> Tensor:
     """PIL images in RGB as a batch [B, 3, H, W]; all are made `size` (width, height), or what the first is seen in."""
     import numpy as np
+    from PIL import Image
 
     size = size or working_size(images[0].width, images[0].height, about.side)
-    stacked = np.stack([np.asarray(image.resize(size, 2), np.uint8) for image in images])
+    stacked = np.stack([np.asarray(image.resize(size, Image.Resampling.BILINEAR), np.uint8) for image in images])
     return normalised(torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255, about)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from toolroll.errors import ToolrollError
+from toolroll.errors import RowError, ToolrollError
 from toolroll.segment.model import Opened, pixels, working_size
 from toolroll.segment.prompts import Prompts, seen_in
 from toolroll.segment.proposals import Said, ensemble
@@ -55,12 +55,17 @@ class Naming:
     def _phrase(self, phrase: str) -> Tensor:
         if phrase not in self._vectors:
             texts = [template.replace("{}", phrase) for template in self.templates]
-            ids = [self.encoder.encode(text)[: self.encoder.limit] for text in texts]
+            ids = [self.encoder.encode(text) for text in texts]
+            if max(map(len, ids)) > self.encoder.limit:
+                raise RowError(f"the prompt {phrase!r} has more tokens than the {self.encoder.limit} that CLIP reads")
             self._vectors[phrase] = torch.nn.functional.normalize(self.encoder.texts(ids).mean(0), dim=0)
         return self._vectors[phrase]
 
     def guess(self, image: Any, masks: Tensor, prompts: Prompts) -> Tensor:
-        """Probabilities [Q, K] of classes for crops of an image by masks [Q, h, w] of probabilities."""
+        """Probabilities [Q, K] of classes for crops of an image by masks [Q, h, w] of probabilities.
+
+        RowError for a prompt that is too long.
+        """
         crops = [crop(image, mask) for mask in masks.cpu()]
         vectors = self.encoder.images(crops)
         cosines = torch.stack(

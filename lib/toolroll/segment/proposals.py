@@ -62,8 +62,11 @@ def semantic_scores(classes: Tensor, masks: Tensor) -> Tensor:
     return torch.einsum("qk,qhw->khw", classes[:, :-1], masks)
 
 
-def label_map(said: Said, background: float = 0.0) -> NDArray[np.int64]:
-    """The class of each pixel [H, W], -1 where no class scores above `background`. A few classes at a time."""
+def label_map(said: Said, background: float = 0.0) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The class of each pixel [H, W], -1 where no class scores above `background`, and the best score.
+
+    A few classes at a time.
+    """
     scores = semantic_scores(said.classes, said.masks.sigmoid())
     size = (said.height, said.width)
     best = torch.full(size, float(background), device=scores.device)
@@ -75,8 +78,7 @@ def label_map(said: Said, background: float = 0.0) -> NDArray[np.int64]:
         better = value > best
         best = torch.where(better, value, best)
         labels = torch.where(better, place + start, labels)
-    found: NDArray[np.int64] = labels.cpu().numpy()
-    return found
+    return labels.cpu().numpy(), best.cpu().numpy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +106,11 @@ def segments_of(said: Said, mode: Mode, threshold: float, topk: int, background:
 
 def _semantic(said: Said, background: float) -> list[Found]:
     """One segment for each class that wins somewhere; its score is the mean of the winning scores."""
-    labels = label_map(said, background)
-    scores = semantic_scores(said.classes, said.masks.sigmoid())
+    labels, best = label_map(said, background)
     made = []
     for number in np.unique(labels[labels >= 0]).tolist():
         mask: Mask = labels == number
-        large = interpolate(scores[None, None, number], size=mask.shape, mode="bilinear", align_corners=False)
-        made.append(Found(number, min(1.0, float(large[0, 0].cpu().numpy()[mask].mean())), mask))
+        made.append(Found(number, min(1.0, float(best[mask].mean())), mask))
     return made
 
 

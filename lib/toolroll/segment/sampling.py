@@ -135,7 +135,7 @@ def batch_of(examples: Sequence[Example]) -> tuple[Tensor, list[Prompts], Target
 
 
 class Drawer:
-    """Draws the examples of each update from sets of scenes: a set by its share, a scene of it, its prompts.
+    """Draws the examples of each update from sets of scenes: a set, by equal chances, a scene of it, its prompts.
 
     What update `step` gets depends on the seed and its number alone, so that a training that was stopped goes on as if
     it had not been.
@@ -143,7 +143,7 @@ class Drawer:
 
     def __init__(
         self,
-        sets: Sequence[tuple[Scenes, float]],
+        sets: Sequence[Scenes],
         asking: Asking,
         size: tuple[int, int],
         seed: int,
@@ -151,8 +151,7 @@ class Drawer:
         vary: bool = True,
     ) -> None:
         self.sets, self.asking, self.size, self.seed, self.vary = list(sets), asking, size, seed, vary
-        self._pools = [self._pool(scenes) for scenes, _ in self.sets]
-        self._shares = np.array([share for _, share in sets]) / sum(share for _, share in sets)
+        self._pools = [self._pool(scenes) for scenes in self.sets]
         self._kept: dict[tuple[int, int], Scene] = {}
 
     def draw(self, step: int, numbers: Iterable[int]) -> list[Example]:
@@ -162,7 +161,7 @@ class Drawer:
     def _pool(self, own: Scenes) -> Prompts:
         """What scenes of a set are asked for: its classes; of drawn ones, which have nothing else, those of others."""
         pool = {words[0]: words for words in own.classes}
-        for other, _ in self.sets:
+        for other in self.sets:
             if own.size is None and other.size is None:
                 pool = {words[0]: words for words in other.classes} | pool
         names = [words[0] for words in own.classes]
@@ -170,8 +169,8 @@ class Drawer:
 
     def _one(self, step: int, number: int) -> Example:
         draws: Any = np.random.default_rng(record_seed(self.seed, "example", step, number))
-        which = int(draws.choice(len(self.sets), p=self._shares))
-        scenes = self.sets[which][0]
+        which = int(draws.random() * len(self.sets))
+        scenes = self.sets[which]
         at = int(draws.integers(scenes.size or 1 << 40))
         scene = self._scene(which, scenes, at)
         return example_of(scene, self._pools[which], self.asking, self.size, draws, vary=self.vary)

@@ -7,8 +7,9 @@ A set is named by a text: `camvid:DIR` (folders of images and of label images), 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,8 @@ class Scenes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What sets are asked for: `split` of camvid; `width` x `height` of drawn ones; `objects` and `held_out` of shapes.
+    """What sets are asked for: `split` of camvid; `width` x `height` of drawn ones; `objects` and `held_out` of shapes;
+    `images`, the folder of the images of coco and rows.
 
     `held_out`: "keep" draws all names, "without" none of those that are held out, "only" has one of them in each scene.
     """
@@ -68,7 +70,7 @@ class Settings:
     height: int = 64
     objects: int = 8
     held_out: str = "without"
-    extra: dict[str, Any] = field(default_factory=dict)
+    images: Path | None = None
 
 
 def open_scenes(name: str, settings: Settings) -> Scenes:
@@ -92,13 +94,13 @@ def _camvid(rest: str, settings: Settings) -> Scenes:
 def _coco(rest: str, settings: Settings) -> Scenes:
     from toolroll.segment.coco import Coco
 
-    return Coco(rest, settings.extra.get("images"))
+    return Coco(rest, settings.images)
 
 
 def _rows(rest: str, settings: Settings) -> Scenes:
     from toolroll.segment.folders import RowScenes
 
-    return RowScenes(rest, settings.extra.get("images"))
+    return RowScenes(rest, settings.images)
 
 
 def _shapes(rest: str, settings: Settings) -> Scenes:

@@ -1,7 +1,8 @@
 """Prompts as vectors.
 
 `Lexicon` is the packaged table: a vector for each of some 20,000 pieces of English words, distilled from
-all-MiniLM-L6-v2 by models/lexicon.py. `HFText` is any text encoder of transformers: of a CLIP, or a sentence encoder.
+all-MiniLM-L6-v2 by models/pmp_lexicon.py. `HFText` is any text encoder of transformers: of a CLIP, or a sentence
+encoder.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-from toolroll.errors import RowError, ToolrollError
-from toolroll.models.load import fingerprint, quiet
+from toolroll.errors import RowError, ToolrollError, first_line
+from toolroll.models.load import fingerprint, quiet, shipped
 from toolroll.segment.prompts import Prompts
 
 if TYPE_CHECKING:
@@ -52,12 +53,14 @@ class Lexicon:
 
         try:
             held = load_file(folder / "vectors.safetensors")
-            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             self._vectors = held["vectors"].float() * held["scales"].float().unsqueeze(1)
-        except (OSError, KeyError, SafetensorError, Exception) as error:
-            if isinstance(error, (MemoryError, KeyboardInterrupt)):
-                raise
-            raise ToolrollError(f"no table of words: {_first_line(error)}", place=str(folder)) from error
+            words = (folder / "tokenizer.json").read_text()
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
+            raise ToolrollError(f"no table of words: {first_line(error)}", place=str(folder)) from error
+        try:
+            self._tokenizer = Tokenizer.from_str(words)
+        except Exception as error:  # tokenizers has no kind of its own
+            raise ToolrollError(f"its tokenizer cannot be read: {first_line(error)}", place=str(folder)) from error
         self.name = LEXICON
         self.width = int(self._vectors.shape[1])
         self.weights_id = fingerprint(folder / "vectors.safetensors")
@@ -123,17 +126,17 @@ class HFText:
         return normalize(inner.float(), dim=-1).cpu()
 
     def _read(self, texts: list[str]) -> dict[str, Tensor]:
-        made = self._words(texts, padding=True, truncation=True, max_length=self._length, return_tensors="pt")
+        made = self._words(texts, padding=True, return_tensors="pt")
+        if made["input_ids"].shape[1] > self._length:
+            longest = max(texts, key=len)
+            raise RowError(f"the prompt {longest!r} has more than the {self._length} tokens that {self.name} reads")
         return {name: part.to(self._device) for name, part in made.items() if name in ("input_ids", "attention_mask")}
 
 
 def open_text(name: str, device: str = "cpu") -> TextEncoder:
     """The encoder `lexicon`, a folder with a table, or any of transformers by folder or hub id."""
     if name == LEXICON:
-        folder = Path(__file__).resolve().parents[1] / "data" / LEXICON
-        if not folder.is_dir():
-            raise ToolrollError("this installation does not have it: name a text encoder", place=LEXICON)
-        return Lexicon(folder)
+        return Lexicon(shipped(LEXICON))
     if (Path(name) / "vectors.safetensors").is_file():
         return Lexicon(Path(name))
     return HFText(name, device)
@@ -219,8 +222,4 @@ def _told(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ToolrollError(f"cannot be loaded as a text encoder: {_first_line(error)}", place=name) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ToolrollError(f"cannot be loaded as a text encoder: {first_line(error)}", place=name) from error

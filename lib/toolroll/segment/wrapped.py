@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolroll.errors import ToolrollError, UsageError
+from toolroll.errors import ToolrollError, UsageError, first_line
 from toolroll.models.load import quiet
 from toolroll.segment.attention import TextAttention
 from toolroll.segment.decoder import ClassHead, Outputs
@@ -34,7 +34,7 @@ def open_base(name: str) -> Any:
                 Mask2FormerForUniversalSegmentation.from_pretrained(name, output_loading_info=True, dtype=torch.float32)
             )
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-        line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        line = first_line(error)
         raise ToolrollError(f"cannot be loaded as a Mask2Former: {line}", place=name) from error
 
 

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from toolroll.errors import ToolrollError
+from toolroll.errors import ToolrollError, first_line
 
 _VERSION = re.compile(r"v(\d{6,})")
 
@@ -155,7 +155,7 @@ def remove(path: Path) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return first_line(error)
 
 
 def _sync(path: Path) -> None:

@@ -67,6 +67,7 @@ def test_several_polygons_are_one_mask():
         ({"size": [10, 10], "counts": "~~"}, "none of COCO's"),
         ({"size": [10, 10], "counts": "o"}, "end within a number"),
         ({"size": [5, 20], "counts": [100]}, "in an image of 10 x 10"),
+        ({"size": [200_000, 200_000], "counts": [40_000_000_000]}, "too large"),
     ],
 )
 def test_what_is_no_mask(given, why):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from toolroll.errors import RowError, ToolrollError, UsageError
+from toolroll.models.load import shipped
 from toolroll.segment import prompts
 from toolroll.segment.text import Reader, open_text
+
+CLIP = str(Path(__file__).resolve().parents[2] / "data" / "tiny-clip")
 
 
 def test_lines_lists_and_files_say_the_same(tmp_path):
@@ -95,3 +100,13 @@ def test_no_such_encoder(tmp_path):
     (tmp_path / "vectors.safetensors").write_bytes(b"nothing")
     with pytest.raises(ToolrollError, match="no table of words"):
         open_text(str(tmp_path))
+    (tmp_path / "vectors.safetensors").write_bytes((shipped("lexicon") / "vectors.safetensors").read_bytes())
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ToolrollError, match="its tokenizer cannot be read"):
+        open_text(str(tmp_path))
+
+
+def test_a_prompt_is_never_cut():
+    encoder = open_text(CLIP)
+    with pytest.raises(RowError, match=r"'red red .*' has more than the \d+ tokens that .* reads"):
+        encoder.texts(["blue", " ".join(["red"] * 400)])

@@ -41,7 +41,7 @@ def test_thresholds_and_limits():
 
 def test_pixels_of_no_class():
     said = left_and_right(((0.9, 0.05), (0.1, 0.3), (0.02, 0.03)))
-    assert (label_map(said, 0.5)[:, 9:] == -1).all()
+    assert (label_map(said, 0.5)[0][:, 9:] == -1).all()
     assert len(segments_of(said, "semantic", 0.0, 0, background=0.5)) == 1
 
 

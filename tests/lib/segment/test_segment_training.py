@@ -42,7 +42,7 @@ def test_numbers_of_prompts_that_cannot_be(text):
 
 def test_what_was_left_out_is_not_to_be_found():
     scenes = open_scenes("shapes:1", Settings())
-    drawer = Drawer([(scenes, 1.0)], Asking(1, 6, 0.5), (64, 64), 0)
+    drawer = Drawer([scenes], Asking(1, 6, 0.5), (64, 64), 0)
     examples = drawer.draw(1, range(12))
     assert [one.prompts for one in examples] == [one.prompts for one in drawer.draw(1, range(12))]
     assert [one.prompts for one in examples] != [one.prompts for one in drawer.draw(2, range(12))]
@@ -147,7 +147,7 @@ class TestTraining:
 
         torch.manual_seed(0)
         shape = Shape(width=32, queries=3, layers=1, heads=2, inner=32, stages=(8, 8, 8, 8))
-        drawer = Drawer([(open_scenes("shapes:1", Settings(width=32, height=32)), 1.0)], Asking(1, 3), (32, 32), 0)
+        drawer = Drawer([open_scenes("shapes:1", Settings(width=32, height=32))], Asking(1, 3), (32, 32), 0)
         plan = Plan(steps=steps, batch=2, save_every=2)
         about = About(shape=shape)
         made = Training(Segmenter(shape), about, plan, drawer, Reader(open_text("lexicon")), Team("cpu"), folder)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from toolroll.errors import RowError, ToolrollError
+from toolroll.errors import RowError, ToolrollError, first_line
 from toolroll.rag.protocol import PROTOCOLS
 
 __all__ = ["load_pieces", "query_logprobs"]
@@ -81,5 +81,5 @@ def load_pieces(tokenizer: str, *, trust_remote_code: bool = False) -> list[byte
     try:
         return HFCodec(AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=trust_remote_code)).pieces()
     except (OSError, ValueError, KeyError) as error:
-        why = next(iter(str(error).splitlines()), type(error).__name__)
+        why = first_line(error)
         raise ToolrollError(f"cannot be loaded as a tokenizer: {why}", place=tokenizer) from error

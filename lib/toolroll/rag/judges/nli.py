@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolroll.errors import ToolrollError, UsageError
+from toolroll.errors import ToolrollError, UsageError, first_line
 from toolroll.rag.judges.base import ROLES, Case, Finding, Role
 from toolroll.rag.judges.evidence import TOPK, claims, find_passages
 from toolroll.rag.judges.words import abstains
@@ -152,7 +152,7 @@ def _load(path: Path, device: str) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoModelForSequenceClassification.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
-        why = next(iter(str(error).splitlines()), type(error).__name__)
+        why = first_line(error)
         raise ToolrollError(f"cannot be loaded as a sequence classifier: {why}", place=str(path)) from error
     return tokenizer, model.to(device).eval()
 
