@@ -44,6 +44,7 @@ def publish_adapter(policy: Path, name: str, base: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
+    torch.manual_seed(3)
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft and transformers warn each other
@@ -126,9 +127,12 @@ def test_text_rollout_takes_up_weights_and_adapters(tmp_path):
     names = ["v000001", "v000002", "v000003", "v000003"]
     assert [[row["policy_version"] for row in rows] for rows in made] == [[name] * 2 for name in names]
     assert [[row["model"] for row in rows] for rows in made] == [[f"hf:{name}"] * 2 for name in names]
-    first, second, third, again = ([row["logprobs"] for row in rows] for rows in made)
-    assert first != second != third
-    assert third == again
+    first, second, third, again = (torch.tensor([row["logprobs"] for row in rows]) for rows in made)
+    assert not torch.allclose(first, second, atol=1e-3)
+    assert not torch.allclose(second, third, atol=1e-3)
+    # A kept prompt is not read again, so the shapes of the products differ, and with them the last bits.
+    assert [row["response_ids"] for row in made[2]] == [row["response_ids"] for row in made[3]]
+    assert torch.allclose(third, again, atol=1e-5)
 
 
 def test_a_version_that_cannot_be_loaded_ends_the_rollout_in_one_line(tmp_path):
