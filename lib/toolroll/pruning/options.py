@@ -38,7 +38,6 @@ class PlanOptions:
 
         from toolroll.pruning.plan import Plan, read_plan
 
-        base = Plan() if self.plan is None else read_plan(self.plan)
         changes: dict[str, Any] = {}
         if self.window is not None:
             changes["window"] = self.window or None
@@ -48,6 +47,7 @@ class PlanOptions:
         if self.softmax is not None:
             changes["softmax"] = cast("Softmax", self.softmax)
         try:
+            base = Plan() if self.plan is None else read_plan(self.plan)
             if self.heads is not None:
                 changes["heads"] = read_heads(self.heads, shape)
             return replace(base, **changes).checked(shape)
