@@ -55,6 +55,7 @@ from toolroll.preference.decision import OnNegative, Rules, decide, swapped
 from toolroll.preference.foreign import answered
 from toolroll.preference.mentions import Scenes, Sums, compared
 from toolroll.preference.texts import text_of
+from toolroll.run.seeds import record_seed
 from toolroll.train.dpo import PairUpdate, references_of
 from toolroll.train.options import TrainOptions
 from toolroll.train.pairs import Encoded, Encoder
@@ -233,11 +234,16 @@ def encoded(encoder: Encoder, pairs: Sequence[Fields], folder: Path) -> list[Enc
     return found
 
 
-def examined(engine: HFPictures, held_out: Sequence[Fields], plan: Plan, folder: Path) -> dict[str, Any]:
-    """The likeliest captions of pictures, compared with what they show: as caption-eval --summary has it."""
-    sampling = Sampling(temperature=0.0, max_tokens=plan.tokens)
+def examined(
+    engine: HFPictures, held_out: Sequence[Fields], plan: Plan, folder: Path, temperature: float
+) -> dict[str, Any]:
+    """Captions of pictures compared with what they show, as caption-eval --summary has it; 0 is the likeliest ones."""
     requests = [
-        Request([{"role": "user", "content": row["prompt"]}], sampling, [folder / name for name in row["images"]])
+        Request(
+            [{"role": "user", "content": row["prompt"]}],
+            Sampling(temperature=temperature, max_tokens=plan.tokens, seed=record_seed(0, row["id"])),
+            [folder / name for name in row["images"]],
+        )
         for row in held_out
     ]
     sums, words = Sums(), 0
@@ -271,7 +277,8 @@ def run(arm: str, seed: int, plan: Plan, model: str, clip: str, folder: Path) ->
     curve: dict[str, list[float]] = {"loss": [], "margin": [], "accuracy": []}
     for step in range(plan.updates + 1):
         if step % plan.examine_every == 0 or step == plan.updates:
-            exams.append({"step": step, **examined(engine, held_out, plan, folder)})
+            greedy, sampled = (examined(engine, held_out, plan, folder, heat) for heat in (0.0, plan.temperature))
+            exams.append({"step": step, **greedy, "sampled": sampled})
         if step < plan.updates:
             figures = update.run(step + 1)
             for name, values in curve.items():

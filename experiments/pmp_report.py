@@ -97,19 +97,20 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
     found = pairs_of(rows)
     shown = [(pair, name) for pair, name in SHOWN.items() if pair[0] in found]
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = Figure(figsize=(11, 3.9), layout="constrained")
     panels = figure.subplots(1, len(PICTURED), sharey=True)
     for axes, measure in zip(panels, PICTURED, strict=True):
         for on, shift in ((True, -0.2), (False, 0.2)):
             values = [[value(pair[on], test, measure) for pair in found[task].values()] for (task, test), _ in shown]
             places = [place + shift for place in range(len(shown))]
             title = "with the block" if on else "without"
-            axes.bar(places, [mean(one) for one in values], 0.36, color=COLOURS[on], label=title)
+            axes.barh(places, [mean(one) for one in values], 0.36, color=COLOURS[on], label=title)
             for place, one in zip(places, values, strict=True):
-                axes.plot([place] * len(one), one, ".", color="black", markersize=4)
-        axes.set_xticks(range(len(shown)), [name.replace(", ", ",\n") for _, name in shown], fontsize=7)
-        axes.set(title=MEASURES[measure], ylim=(0, 1))
+                axes.plot(one, [place] * len(one), ".", color="black", markersize=4)
+        axes.set_yticks(range(len(shown)), [name.replace(", ", ",\n") for _, name in shown])
+        axes.set(title=MEASURES[measure], xlim=(0, 0.6))
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].legend(frameon=False, fontsize="small")
+    panels[0].invert_yaxis()
+    figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

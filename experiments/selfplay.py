@@ -28,7 +28,7 @@ from toolroll.models.pictures import Request
 from toolroll.models.pictures_hf import HFPictures
 from toolroll.models.vision import load_image_text
 from toolroll.run.seeds import record_seed
-from toolroll.spygame.game import Game, Rules
+from toolroll.spygame.game import Game, Rules, Voters
 from toolroll.spygame.pictures import Pictures
 from toolroll.spygame.play import Match, Seats, game_fields, play
 from toolroll.spygame.players import ModelPlayer
@@ -57,6 +57,7 @@ class Table:
 
     civilians: int
     rounds: int
+    judge_votes: int  #: of a judge; 0 lets the civilians vote
     spy_image: str
     tokens: int  #: longest answer
     temperature: float
@@ -104,8 +105,10 @@ class Pupil:
         seats = Seats(
             {"spy": self.players[spy], "civilians": self.players[civilians]}, {"spy": None, "civilians": None}
         )
-        rules = Rules(self.table.civilians + 1, self.table.rounds)
-        finder = Pictures(self.table.spy_image, self.folder)  # type: ignore[arg-type]
+        table = self.table
+        voters: Voters = "judge" if table.judge_votes else "civilians"
+        rules = Rules(table.civilians + 1, table.rounds, voters, max(1, table.judge_votes))
+        finder = Pictures(table.spy_image, self.folder)  # type: ignore[arg-type]
         matches = []
         for number, line in enumerate(lines):
             row: Row[Any] = Row(line, msgspec.convert(orjson.loads(line), spy_game.contract.reads), number)
@@ -114,7 +117,7 @@ class Pupil:
         rows = [
             {
                 "id": match.row.view.id,
-                **game_fields(match, seats, spy_image=self.table.spy_image, undecided="spy"),
+                **game_fields(match, seats, spy_image=table.spy_image, undecided="spy"),
                 "why": match.why,
             }
             for match in matches

@@ -65,6 +65,7 @@ class Plan:
     pairs: int = 16  #: pairs of pictures, and games, a step
     civilians: int = 3
     rounds: int = 1
+    judge_votes: int = 0  #: of a judge with the civilians' picture; 0 lets the civilians vote
     spy_image: str = "modified"
     tokens: int = 48  #: longest clue or vote
     temperature: float = 0.8
@@ -82,8 +83,9 @@ class Plan:
     def table(self) -> Table:
         """How games are played and questions asked."""
         return Table(
-            self.civilians, self.rounds, self.spy_image, self.tokens, self.temperature, self.questions, self.samples
-        )
+            self.civilians, self.rounds, self.judge_votes, self.spy_image, self.tokens, self.temperature,
+            self.questions, self.samples,
+        )  # fmt: skip
 
 
 QUICK = Plan(

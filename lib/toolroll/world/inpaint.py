@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolroll.world.compiled import compiled
+from toolroll.run.compiled import compiled
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from toolroll.world.compiled import compiled
+from toolroll.run.compiled import compiled
 
 SPHERE, CYLINDER, CUBE = 0, 1, 2
 NEVER = 1e30
