@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import curriculum_report
+import ibrnet_report
 import judgefree_report
 import kvquant_report
 import pmp_report
@@ -46,6 +47,7 @@ REPORTS = {
     "pruning": Report(pruning_report.text, pruning_report.draw),
     "kvquant": Report(kvquant_report.text, kvquant_report.draw),
     "pmp": Report(pmp_report.text, pmp_report.draw),
+    "ibrnet": Report(ibrnet_report.text, ibrnet_report.draw),
 }
 
 

@@ -47,7 +47,7 @@ class Arm:
     rae: bool = True
 
 
-#: the thresholds are the paper's; averages, dwell and patience are shorter, as there are 24 steps in place of 100
+#: the thresholds are the paper's; averages, dwell and patience are shorter, as there are 40 steps in place of 100
 TURNS = Rule(rho=0.5, ema_debias=True, min_dwell=2, patience=4)
 ARMS = {
     "iterative": Arm(TURNS),
@@ -61,23 +61,23 @@ ARMS = {
 class Plan:
     """What a run is set to; the same for all arms and seeds."""
 
-    steps: int = 24
+    steps: int = 40
     pairs: int = 16  #: pairs of pictures, and games, a step
-    civilians: int = 3
+    civilians: int = 2
     rounds: int = 1
-    judge_votes: int = 0  #: of a judge with the civilians' picture; 0 lets the civilians vote
-    spy_image: str = "modified"
+    judge_votes: int = 8  #: of a judge with the civilians' picture; 0 lets the civilians vote
+    spy_image: str = "blank"
     tokens: int = 48  #: longest clue or vote
     temperature: float = 0.8
-    questions: int = 2  #: about each pair of a step about decisions
-    samples: int = 6  #: answers to each
-    rate: float = 5e-5
+    questions: int = 1  #: about each pair of a step about decisions
+    samples: int = 4  #: answers to each
+    rate: float = 1e-4
     kl: float = 0.04
     size: str = "128x96"
-    pool: int = 384  #: pairs to train on, of which each seed has its own order
-    held_out: int = 40  #: pairs to examine with
+    pool: int = 640  #: pairs to train on, of which each seed has its own order
+    held_out: int = 60  #: pairs to examine with
     exam_questions: int = 5  #: about each of them
-    examine_every: int = 12  #: steps
+    examine_every: int = 20  #: steps
 
     @property
     def table(self) -> Table:

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import shlex
+import struct
 import subprocess
 import sys
 import time
@@ -33,6 +34,9 @@ WARM = {
     "kv-dump",
     "kv-eval",
     "layercast-run",
+    "nvs-render",
+    "nvs-train",
+    "nvs-view",
     "pair-logps",
     "pmp-seg",
     "pmp-train",
@@ -133,6 +137,35 @@ def _spy_game(i: int) -> dict[str, Any]:
     return {"id": f"g{i}", "sample": 0, "n_players": 3, "rounds": 1, "spy": 2, "votes": votes}
 
 
+SCENE = {  #: for novel view synthesis
+    "fl_x": 20.0,
+    "ply_file_path": "p.ply",
+    "frames": [
+        {
+            "file_path": f"images/{name}.png",
+            "transform_matrix": [[1, 0, 0, x], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+        }
+        for x, name in enumerate(("red", "blue"))
+    ],
+}
+ONE_POINT = b"ply\nformat ascii 1.0\nelement vertex 1\n%send_header\n0 0 1\n" % b"".join(
+    b"property float %c\n" % axis for axis in b"xyz"
+)
+ONE_SPLAT = b"ply\nformat ascii 1.0\nelement vertex 1\n%send_header\n0 0 4 1 0 -1 2 -1 -1 -1 1 0 0 0\n" % b"".join(
+    b"property float %s\n" % name
+    for name in b"x y z f_dc_0 f_dc_1 f_dc_2 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3".split()
+)
+CAMERA = {
+    "image": "a.png",
+    "world_to_camera": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+    "width": 16,
+    "height": 12,
+    "fx": 12.0,
+    "fy": 12.0,
+    "cx": 8.0,
+    "cy": 6.0,
+}
+GREY = struct.pack("<2sIIIIiiHHIIiiII", b"BM", 1014, 0, 54, 40, 20, 16, 1, 24, *[0] * 6) + bytes([99] * 960)  #: BMP
 TABLE = {"kind": "bar", "title": "Rain", "categories": ["May", "June", "July"], "series": {"mm": [60, 45, 12]}}
 GEAR_SCORES = {
     "instruction_following": 1.0,
@@ -233,6 +266,39 @@ SPECIMENS = {
             *("--precision", "fp32", "--response-tokens", "3", "--batch-size", "1"),
         ),
     ),
+    "nvs-bench": Specimen(
+        lambda i: {
+            "method": "3dgs",
+            "scene": f"s{i % 3}",
+            "image": f"{i}.png",
+            "psnr_db": 20.0 + i % 7,
+            "ssim": 0.5,
+            "ssim_border": "valid",
+            "eight_bit": True,
+        },
+        needs_rows=True,
+        holds_rows=True,
+    ),
+    "nvs-eval": Specimen(
+        args=("{dir}/pictures", "--truth", str(ROOT / "tests/cases/clip-score/texts-and-images")),
+        files=(("pictures/red.bmp", GREY),),
+    ),
+    "nvs-prep": Specimen(
+        args=("{dir}/scene", "--images", str(ROOT / "tests/cases/clip-score/texts-and-images")),
+        files=(("scene/transforms.json", json.dumps(SCENE).encode()), ("scene/p.ply", ONE_POINT)),
+    ),
+    "nvs-render": Specimen(
+        args=("{dir}/one.ply", "--cameras", "{dir}/cameras.jsonl", "--out", "{new}", "--device", "cpu"),
+        files=(("one.ply", ONE_SPLAT), ("cameras.jsonl", json.dumps(CAMERA).encode())),
+    ),
+    "nvs-train": Specimen(
+        args=(
+            *("{dir}/scene", "--images", str(ROOT / "tests/cases/clip-score/texts-and-images"), "--out", "{new}"),
+            *("--steps", "2", "--report-every", "1", "--device", "cpu"),
+        ),
+        files=(("scene/transforms.json", json.dumps(SCENE).encode()), ("scene/p.ply", ONE_POINT)),
+    ),
+    "nvs-view": Specimen(args=("{dir}/one.ply",), files=(("one.ply", ONE_SPLAT),)),
     "pair-logps": Specimen(_pair, args=("--model", str(ROOT / "tests/data/tiny-llama"), "--device", "cpu")),
     "pair-make": Specimen(args=("scenes", "-n", "2", "--size", "64x48", "--out", "{new}")),
     "pair-quiz": Specimen(lambda i: {"id": f"p{i}", "original": "a.png", "original_table": TABLE}, args=("-n", "1")),

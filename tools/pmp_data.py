@@ -62,7 +62,9 @@ The first file that is not sound ends the run.
 @click.option("--out", metavar="DIR", type=click.Path(), help="Folder for drawn images; made if need be.")
 @click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="coco, rows: where the images are.")
 @click.option("--split", default="val", show_default=True, metavar="NAME", help="camvid: the folder's part.")
-@click.option("--size", default="160x128", show_default=True, metavar="WxH", help="Size of drawn images.")
+@click.option(
+    "--size", default="160x128", show_default=True, metavar="WxH", help="Size of drawn images, 32x32 to 4096x4096."
+)
 @click.option("--objects", type=click.IntRange(1, 18), default=8, show_default=True, help="shapes: objects in a scene.")
 @click.option(
     "--held-out",
@@ -90,6 +92,7 @@ def main(
     objects: int,
     held_out: str,
     ask: str,
+    output: str | None,
     log: Log,
     stop: StopFlag,
 ) -> Iterator[dict[str, Any]]:
@@ -97,13 +100,15 @@ def main(
 
     Each row has the image's path, the prompts to look for, and the segments there are.
     """
+    from toolroll.io.paths import check_apart
     from toolroll.segment.options import read_size
     from toolroll.segment.rowed import rows_of
-    from toolroll.segment.scenes import Settings, open_scenes
+    from toolroll.segment.scenes import Settings, open_scenes, source_file
     from toolroll.world.images import Folder
 
     wide, high = read_size(size)
     settings = Settings(split, wide, high, objects, held_out, images)
+    check_apart((output,), (source_file(name),))
     scenes = open_scenes(name, settings)
     drawn = scenes.size is None
     if drawn and out is None:

@@ -26,10 +26,11 @@ EXAMPLES = """
 """
 
 NOTES = """
-The same masks have three mean IoUs, so the rule is in the result. The sum of the IoUs of classes that the truth has is
-divided by their number (gt), by the number of classes that the truth or the predictions have, so that a class predicted
-falsely costs (union), or by the number of all classes that were asked for (all). Pixels of `ignore` do not count. A
-class is asked for in an image if it is in the row's `prompts`; segments of other classes there are none of them.
+The same masks have three mean IoUs, so the rule is in the result. The sum of the IoUs of classes that the truth has
+is divided by their number (gt), by the number of classes that the truth or the predictions have, so that a class
+predicted falsely costs (union), or by the number of all classes that were asked for (all). Pixels of `ignore` do not
+count, nor do true segments that have no others. A class is asked for in an image if it is in the row's `prompts`;
+segments of other classes there are none of them.
 
 proposal_recall takes each true segment of a class that was asked for, and the proposal that fits it best, whatever its
 class: the mean of their IoUs. It is what listening to prompts is meant to raise. Without `proposals` (pmp-seg

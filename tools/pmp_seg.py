@@ -142,6 +142,8 @@ def main(
     overlay: str | None,
     overwrite: bool,
     proposals: bool,
+    output: str | None,
+    errors: str | None,
     log: Log,
     stop: StopFlag,
     **options: Any,
@@ -150,8 +152,12 @@ def main(
 
     Reads images, or rows with the path of one; adds what was found, with masks as COCO's run lengths.
     """
+    from toolroll.io.paths import check_apart
+    from toolroll.models.load import own_files
     from toolroll.segment.inputs import Asked
     from toolroll.segment.writing import Writer
+
+    check_apart((output, errors), (prompts_file, *own_files(options["templates"] or ""), *own_files(options["model"])))
 
     asked = Asked.of(line, prompts_file, options["background"], images)
     writer = Writer(
@@ -164,8 +170,8 @@ def main(
             return
         predictor = predictor or _opened(log, **options)
         try:
-            image, prompts = asked.read(row)
-            yield row.add(**writer.fields(row, image, prompts, predictor))
+            path, image, prompts = asked.read(row)
+            yield row.add(**writer.fields(row, path, image, prompts, predictor))
         except RowError as error:
             yield row.fail(error.why)
 

@@ -106,11 +106,14 @@ FIRM = frozenset(
 @option_group("shape", ModelShape, shape_options(GroupedOption))
 @option_group("data", DataOptions, data_options(GroupedOption))
 @uses_seed
-def main(*, shape: ModelShape, data: DataOptions, log: Log, stop: StopFlag, **options: Any) -> Iterator[dict[str, Any]]:
+def main(
+    *, shape: ModelShape, data: DataOptions, output: str | None, log: Log, stop: StopFlag, **options: Any
+) -> Iterator[dict[str, Any]]:
     """Train a segmenter whose mask proposals listen to prompts.
 
     Reads images with segments from data sets, or draws them; writes a model's folder, and rows of how training went.
     """
+    _check_apart(shape, data, options["out"], output)
     training = _training(shape, data, log, **options)
     settings = {**asdict(shape), **asdict(data), **options, "seed": options["seed"]}
     settings |= {"data": list(data.data), "images": str(data.images or "")}
@@ -122,6 +125,20 @@ def main(*, shape: ModelShape, data: DataOptions, log: Log, stop: StopFlag, **op
     yield from training.updates(lambda: bool(stop), options["report_every"])
     if not stop:
         log.info(f"{training.step} updates", str(options["out"]))
+
+
+def _check_apart(shape: ModelShape, data: DataOptions, out: Path, output: str | None) -> None:
+    """UsageError where what is written would take the place of what is read."""
+    from toolroll.io.paths import check_apart, same_file
+    from toolroll.models.load import own_files
+    from toolroll.segment.scenes import source_file
+
+    for option, name in (("--base", shape.base), ("--text", shape.text)):
+        if name and same_file(out, name):
+            raise UsageError("input and output are the same folder", place=f"{option} {name}")
+    read = [source_file(name) for name in data.data]
+    models = (file for name in (shape.base, shape.text, shape.templates) for file in own_files(name or "-"))
+    check_apart((output, out / "segmenter.json", out / "model.safetensors"), (*read, *models))
 
 
 def _training(shape: ModelShape, data: DataOptions, log: Log, **options: Any) -> Training:

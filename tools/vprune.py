@@ -59,7 +59,8 @@ Models: LLaVA, LLaVA-NeXT, Qwen2-VL, Qwen2.5-VL, Idefics3, SmolVLM and InternVL 
 random ones. Any other with a decoder of plain layers is accepted; for --window it has to be one of those, whose grids
 of visual tokens are known: LLaVA-OneVision, for one, has no window. Videos are not read. Refused, with the reason:
 projections that are fused (with --heads, also quantized ones or adapters), image tokens that attend in both directions
-(Gemma 3, PaliGemma), sliding windows, cross-attention.
+(Gemma 3, PaliGemma), sliding windows in some layers, cross-attention. Where all layers have the same sliding window
+(some of Mistral's), prompts and answers together may have at most so many tokens.
 
 ttft_ms is the time to the first token, image encoder and all; decode_ms that of a further token. Both are of the whole
 batch, and differ from run to run: --no-timings leaves them out. The first prompt of a run is slower than the rest.
@@ -114,6 +115,8 @@ def main(
     compare: bool,
     timings: bool,
     seed: int,
+    output: str | None,
+    errors: str | None,
     log: Log,
     stop: StopFlag,
 ) -> Iterator[Row[Any]]:
@@ -122,8 +125,11 @@ def main(
     Reads rows with `prompt` or `messages`, and `images`; adds the answer, how long it took and what it cost, dense and
     pruned.
     """
+    from toolroll.io.paths import check_apart
     from toolroll.pruning.session import Session
 
+    pruning.check()
+    check_apart((output, errors), (*pruning.files, *running.files))
     told = {"pairs": pairs, "compare": compare, "timings": timings, "alone": batch_size == 1}
     session: Session | None = None
     held: list[tuple[Row[Any], Asked | None]] = []

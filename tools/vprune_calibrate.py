@@ -106,19 +106,26 @@ def main(
     protect_layers: int,
     queries: Literal["all", "first"],
     group_heads: bool,
+    files: tuple[str, ...],
+    output: str | None,
+    errors: str | None,
     log: Log,
 ) -> Iterator[dict[str, Any]]:
     """Choose the heads of a model that are to see visual tokens.
 
     Reads prompts with images; writes a file with the mask, and a record of how many heads each layer keeps.
     """
-    if (threshold is None) == (keep is None):
-        raise UsageError("give one of --threshold and --keep", place="--threshold")
+    from toolroll.io.paths import check_apart, check_writable
     from toolroll.models.base import Sampling
-    from toolroll.pruning.heads import HeadMask, about_text, active, threshold_for, voted, write_mask
+    from toolroll.pruning.heads import HeadMask, about_text, active, check_mask_name, threshold_for, voted, write_mask
     from toolroll.pruning.measure import Meter, quantiles
     from toolroll.pruning.opening import one_by_one, open_model, reader_of
 
+    if (threshold is None) == (keep is None):
+        raise UsageError("give one of --threshold and --keep", place="--threshold")
+    check_mask_name(out)
+    check_apart((out, output, errors), (*(files or ("-",)), *running.files))
+    check_writable(out)
     loaded = open_model(
         running.model, running.device, running.dtype, notify=log.info, trust_remote_code=running.trust_remote_code
     )

@@ -105,26 +105,30 @@ def main(
     pairs: Any,
     kv_dtype: str,
     table: bool,
+    output: str | None,
     log: Log,
 ) -> Iterator[dict[str, Any]]:
     """Count what visual tokens cost a language model, dense and pruned.
 
     Reads a model's configuration; writes, for each grid, FLOPs by part and bytes of keys and values.
     """
+    from toolroll.io.paths import check_apart
+    from toolroll.models.load import own_files
     from toolroll.pruning import account
     from toolroll.pruning.flops import Tokens, read_grids, read_text
 
+    check_apart((output,), (model_config, *(own_files(model) if model else ()), *pruning.files))
     shape = _shape(model_config, model, log)
     plan = pruning.read(shape)
     try:
         n_text = read_text(text)
     except ToolrollError as error:
         raise UsageError(error.why, place="--text") from error
-    for grid in grids:
-        try:
-            tokens = Tokens(read_grids(grid), n_text)
-        except ToolrollError as error:
-            raise UsageError(error.why, place="--grid") from error
+    try:
+        asked = [(grid, Tokens(read_grids(grid), n_text)) for grid in grids]
+    except ToolrollError as error:
+        raise UsageError(error.why, place="--grid") from error
+    for grid, tokens in asked:
         if plan.window and any(plan.window > max(sides) for sides in tokens.grids):
             log.warn(f"window {plan.window} is larger than the grid: every token sees all of its image", grid)
         row = account.flops_row(shape, tokens, plan, pairs=pairs, kv_dtype=kv_dtype, element_bytes=_BYTES[kv_dtype])
@@ -135,7 +139,8 @@ def main(
 def _shape(config: Path | None, model: str | None, log: Log) -> Shape:
     from toolroll.pruning.shape import read_shape, shape_of_model
 
-    if (config is None) == (model is None):
+    given = (click.get_current_context().default_map or {}).get("model_config")  # by --config FILE.json
+    if (config is None) == (model is None) or (given is not None and str(config) != given):
         raise UsageError("name one model: --config FILE.json or --model NAME", place="--config")
     if config is not None:
         return read_shape(config)

@@ -149,6 +149,9 @@ def main(
     cross_tile: bool,
     batch_size: int,
     response_tokens: int,
+    files: tuple[str, ...],
+    output: str | None,
+    errors: str | None,
     log: Log,
     stop: StopFlag,
     **lists: Any,
@@ -158,12 +161,16 @@ def main(
     Reads prompts with images, and with answers or without; writes the plan with the steps that led to it, and the plan
     to a file.
     """
+    from toolroll.io.paths import check_apart, check_writable
     from toolroll.pruning.measure import Meter
     from toolroll.pruning.opening import open_model
     from toolroll.pruning.plan import Plan, write_plan
     from toolroll.pruning.planning import Search, ladders
     from toolroll.pruning.support import parts_of
 
+    check_apart((out, output, errors), (*(files or ("-",)), *running.files))
+    if out is not None:
+        check_writable(out)
     rungs = {name: _ladder(name, text) for name, text in lists.items()}
     loaded = open_model(
         running.model, running.device, running.dtype, notify=log.info, trust_remote_code=running.trust_remote_code

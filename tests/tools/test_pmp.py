@@ -341,3 +341,143 @@ def test_trainings_that_cannot_be(folder, tmp_path, args, why, rc):
 )
 def test_data_that_cannot_be(folder, args, why, rc):
     assert why in run(folder, "pmp-data", *args, rc=rc).err
+
+
+def test_pictures_never_replace_images(folder, tmp_path):
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).write_bytes((folder / "one.png").read_bytes())
+    before = (tmp_path / "1.png").read_bytes()
+    for number, why in ((1, "input and output are the same file"), (2, "write into another folder")):
+        (tmp_path / "rows.jsonl").write_text(json.dumps({"id": number, "image": "1.png", "prompts": "sky"}) + "\n")
+        for option in ("--save-masks", "--overlay"):
+            told = seg(tmp_path, "rows.jsonl", option, ".", "--overwrite", rc=2)
+            assert told.err.endswith(f"{number}.png: {why}\n") or told.err.endswith(f": {why}\n")
+    assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes() == before
+    same = seg(folder, "one.png", "--prompts", "sky", "--save-masks", tmp_path, "--overlay", f"{tmp_path}/.", rc=2)
+    assert same.err == "pmp-seg: --overlay: masks and pictures need a folder each\n"
+
+
+def test_names_of_pictures(folder, tmp_path):
+    rows = [
+        {"id": "a/b", "image": "photo.jpg", "prompts": "sky"},
+        {"id": "a b", "image": "alpha.png", "prompts": "sky"},
+        {"id": "x" * 300, "image": "photo.jpg", "prompts": "sky"},
+        {"id": "x" * 301, "image": "alpha.png", "prompts": "sky"},
+    ]
+    args = ("--overlay", tmp_path, "--on-error", "keep", "--overwrite")
+    first, second, *long = seg(folder, *args, rows=rows).rows
+    assert first["overlay_file"] == f"{tmp_path}/a_b.png"
+    assert "another row's image has this name" in second["error"]["why"]
+    assert len({row["overlay_file"] for row in long}) == 2
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_data_and_models_are_not_replaced(folder, tmp_path):
+    args = ("shapes:3", "-n", "1", "--size", "48x33", "--out", "drawn")
+    rows = run(tmp_path, "pmp-data", *args, "-o", "rows.jsonl")
+    before = (tmp_path / "rows.jsonl").read_bytes()
+    assert json.loads(before)["truth"][0]["rle"]["size"] == [33, 48]
+    (tmp_path / "words.txt").write_text("sky\n")
+    told = [
+        run(tmp_path, "pmp-data", "rows:rows.jsonl", "-o", "rows.jsonl", rc=2),
+        run(tmp_path, "pmp-train", *TRAIN, "--data", "rows:rows.jsonl", "--out", "m", "-o", "rows.jsonl", rc=2),
+        run(tmp_path, "pmp-train", *TRAIN, "--text", CLIP, "--out", CLIP, rc=2),
+        seg(tmp_path, folder / "one.png", "--prompts-file", "words.txt", "-o", "words.txt", rc=2),
+    ]
+    assert all("input and output are the same f" in one.err for one in told), rows.err
+    assert (tmp_path / "rows.jsonl").read_bytes() == before
+    assert (tmp_path / "words.txt").read_text() == "sky\n"
+
+
+def test_rows_are_json_lines_like_any_other(folder, tmp_path):
+    import gzip
+
+    row = {"id": "a\u2028b", "image": str(folder / "photo.jpg"), "prompts": "sky", "truth": []}
+    line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    (tmp_path / "plain.jsonl").write_bytes(b"\xef\xbb\xbf" + line)
+    (tmp_path / "packed.jsonl.gz").write_bytes(gzip.compress(b"\n" + line))
+    for name in ("plain.jsonl", "packed.jsonl.gz"):
+        assert run(tmp_path, "pmp-data", f"rows:{name}").rows[0]["id"] == row["id"]
+    (tmp_path / "bad.jsonl").write_bytes(line + b"\n{\n")
+    assert "bad.jsonl:3: " in run(tmp_path, "pmp-data", "rows:bad.jsonl", rc=1).err
+
+
+def test_segments_of_which_nothing_is_known_do_not_count(folder):
+    left, right = ({"size": [2, 4], "counts": counts} for counts in ([0, 4, 4], [4, 4]))
+    row = {"prompts": "sky; road", "width": 4, "height": 2, "ignore": left, "segments": []}
+    truth = [{"prompt": "sky", "rle": left}, {"prompt": "road", "rle": right}]
+    found = [{"prompt": "Road", "score": 1, "rle": right, "area": 4, "box": [2, 0, 4, 2]}]
+    other = {**row, "prompts": "Sky; ROAD", "truth": truth, "segments": found}
+    (scores,) = run(folder, "pmp-eval", rows=[other, {**row, "truth": truth[:1]}]).rows
+    assert scores["n_segments"] == 1
+    assert scores["proposal_recall"] == scores["selected_iou"] == 1
+    assert scores["class_iou"] == {"Sky": None, "ROAD": 1}  # one class, in any case
+
+
+def test_training_that_diverges_is_told(folder, tmp_path):
+    told = run(folder, "pmp-train", *TRAIN, "--lr", "1e30", "--out", tmp_path / "m", rc=1)
+    assert "training has diverged" in told.err
+    assert "internal" not in told.err
+
+
+def test_lines_of_prompts_with_colons(folder, tmp_path):
+    file = tmp_path / "p.txt"
+    for text, names in (
+        ("10:30 clock\nsky\n", ["10:30 clock", "sky"]),
+        ("1:clock\n\n2:sky,air\n", ["clock", ["sky", "air"]]),
+    ):
+        file.write_text(text)
+        (row,) = seg(folder, "one.png", "--prompts-file", file).rows
+        assert row["prompts"] == names
+    long = seg(folder, "one.png", "--prompts", "sky; " + "sky" * 30000 + "; " + "sky" * 30000, rc=2)
+    assert len(long.err) < 200
+
+
+COCO = {
+    "images": [{"id": 1, "file_name": "photo.jpg", "width": 64, "height": 48}],
+    "categories": [{"id": 1, "name": "sky"}, {"id": 2, "name": "road"}],
+}
+BOX = [[1, 1, 30, 1, 30, 20, 1, 20]]
+
+
+def coco(folder, *annotations, rc=0, **more):
+    data = {**COCO, "annotations": [{"id": 7, "segmentation": BOX, **one} for one in annotations], **more}
+    (folder / "coco.json").write_text(json.dumps(data))
+    result = run(folder, "pmp-data", "coco:coco.json", rc=rc)
+    return result.rows[0] if rc == 0 else result.err
+
+
+def test_ids_of_coco_are_compared_by_value(folder):
+    for ids in ({"image_id": 1.0, "category_id": 1.0}, {"image_id": "1", "category_id": "1"}):
+        assert [one["prompt"] for one in coco(folder, ids)["truth"]] == ["sky"]
+    words = [{"id": "s", "name": "sky"}]
+    assert coco(folder, {"image_id": 1, "category_id": "s"}, categories=words)["truth"][0]["prompt"] == "sky"
+    crowd = coco(folder, *({"image_id": 1, "category_id": 2, "iscrowd": one} for one in ("0", 0, "1")))
+    assert len(crowd["truth"]) == 2
+    assert "ignore" in crowd
+
+
+@pytest.mark.parametrize(
+    ("annotation", "more", "why"),
+    [
+        ({"image_id": 9, "category_id": 1}, {}, "none of its 1 annotations is of one of its images"),
+        ({"image_id": 1, "category_id": [1]}, {}, "annotation 7: [1] is no id"),
+        ({"image_id": [1], "category_id": 1}, {}, "[1] is no id"),
+        ({"image_id": 1, "category_id": 1, "iscrowd": "no"}, {}, "`iscrowd` is 'no', neither 0 nor 1"),
+        ({"image_id": 1, "category_id": 1}, {"categories": [{"id": 1, "name": n} for n in "ab"]}, "two category ids"),
+        ({"image_id": 1, "category_id": 1}, {"images": COCO["images"] * 2}, "two image ids are the same"),
+        *(
+            ({"image_id": 1, "category_id": 1, "segmentation": given}, {}, "a polygon ")
+            for given in ([["a", "b", 1, 2, 3, 4]], [{"x": 1}], [[[1, 2], [3]]], [[1, 1, 1e8, 1, 1e8, 20]])
+        ),
+        (
+            {"image_id": 1, "category_id": 1, "segmentation": {"size": [float("inf"), 60], "counts": [1]}},
+            {},
+            "a mask has no `size`",
+        ),
+    ],
+)
+def test_coco_that_is_not_sound(folder, annotation, more, why):
+    told = coco(folder, annotation, rc=1, **more)
+    assert why in told
+    assert "internal" not in told

@@ -304,3 +304,82 @@ def test_a_budget_that_cannot_be_met(folder):
     assert not (folder / "no.json").exists()
     refused = run(folder, "vprune-plan", "--budget", "0.5", rows=ROWS[1:2], rc=1)
     assert "no prompt with an image to judge plans by" in refused.err
+
+
+def test_outputs_never_replace_inputs(folder, tmp_path):
+    import shutil
+
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    shutil.copytree(MODEL, tmp_path / "model")
+    for image in ("red.png", "blue.png"):
+        shutil.copy(folder / image, tmp_path)
+    (tmp_path / "plan.json").write_text('{"window": null, "ffn": 1, "cut": 1}')
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    calibrate, search = ("vprune-calibrate", "q.jsonl", "--keep", "3"), ("vprune-plan", "q.jsonl", "--budget", ".5")
+    grid = ("vprune-flops", "--grid", "4x4")
+    for command, *args in (
+        (*calibrate, "--out", "q.jsonl"),
+        (*calibrate, "--out", "model/model.safetensors"),
+        (*search, "--out", "q.jsonl"),
+        (*search, "--out", "model/config.json"),
+        ("vprune", "q.jsonl", "--plan", "plan.json", "-o", "plan.json"),
+        (*grid, "-o", "model/config.json"),
+        (*grid, "-o", "plan.json", "--plan", "plan.json"),
+    ):
+        device = () if command == "vprune-flops" else ("--device", "cpu")
+        told = frame.run(
+            [str(frame.BIN / command), *args, "--model", "model", *device], cwd=tmp_path, stdin=b"", warm_start=True
+        )
+        assert told.rc == 2, args
+        assert told.err.endswith(": input and output are the same file\n")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_outputs_that_cannot_be_are_told_before_the_work(folder):
+    for args, rc, why in (
+        (("vprune-calibrate", "--keep", "3", "--out", "gone/x"), 1, "gone/x: No such file or directory"),
+        (("vprune-calibrate", "--keep", "3", "--out", "x.npy"), 2, "x.npy: a mask is written as .safetensors"),
+        (("vprune-plan", "--budget", "0.5", "--out", "gone/x"), 1, "gone/x: No such file or directory"),
+        (("vprune-plan", "--budget", "0.5", "--out", "x", "-o", "x"), 2, "x: two outputs cannot be the same file"),
+    ):
+        command, *rest = args
+        assert run(folder, command, *rest, rows=ROWS, rc=rc).err == f"{command}: {why}\n"  # no word of a model
+
+
+def test_masks_are_known_by_what_they_are_and_read_without_rows(folder):
+    import numpy as np
+
+    np.save(folder / "m.npy", np.ones((2, 4), dtype=bool))
+    (folder / "m.npy").rename(folder / "mask")
+    assert answers(folder, "--heads", "mask", rows=ROWS[:1])[0]["visual_ratio"] == 1
+    assert run(folder, "vprune", "--heads", "gone", rc=2).err == "vprune: gone: No such file or directory\n"
+
+
+def test_messages_that_say_where_their_images_are(folder):
+    image, text = {"type": "image", "text": None}, {"type": "text", "text": "What is it? "}
+    rows = [
+        {"id": "last", "messages": [{"role": "user", "content": [text, image]}], "images": ["red.png"]},
+        {"id": "first", "messages": [{"role": "user", "content": [image, text]}], "images": ["red.png"]},
+        {"id": "head", "prompt": [{"role": "user", "content": "What is it? "}], "images": ["red.png"]},
+        {"id": "none", "messages": [{"role": "user", "content": [text]}]},
+        {"id": "many", "messages": [{"role": "user", "content": [image, image, text]}], "images": ["red.png"]},
+        {"id": "gone", "messages": [{"role": "user", "content": [image]}]},
+        {"id": "mute", "messages": [{"role": "user", "content": [{"type": "text"}]}], "images": ["red.png"]},
+    ]
+    last, first, head, none, *bad = answers(folder, "--window", "3", "--no-timings", "--on-error", "keep", rows=rows)
+    assert last["n_visual"] == first["n_visual"] == 16
+    assert none["n_visual"] == 0
+    same = {name for name in first if name not in ("id", "messages", "prompt")}
+    assert {name: first[name] for name in same} == {name: head[name] for name in same}
+    for row, why in zip(
+        bad, ("1 images, and places for 2", "0 images, and places for 1", "a part of a mess"), strict=True
+    ):
+        assert why in row["error"]["why"]
+
+
+def test_a_prompt_that_ends_with_an_image_costs_what_it_is(folder):
+    asked = {"id": "a", "prompt": "last<image>", "images": ["red.png"]}
+    (row,) = answers(folder, "--raw-prompt", "--window", "3", rows=[asked])
+    n, t = row["n_visual"], row["n_text"]
+    assert (row["grids"], n) == ([[4, 4]], 15)
+    assert row["flops_pruned"] == 2 * (4 * n * 32 * 8 * 6 + 4 * 8 * 4 * (93 + n * t) + 6 * n * 32 * 48)

@@ -12,7 +12,8 @@ from toolroll.models.answers import Prompter
 from toolroll.models.base import Codec, Message, Sampling
 from toolroll.models.images import folder_of, with_places
 from toolroll.models.padded import Asked
-from toolroll.models.vision import chat_text, processed
+from toolroll.models.pictures import in_text
+from toolroll.models.vision import chat_text, check_parts, processed
 
 
 class PromptReader:
@@ -33,7 +34,7 @@ class PromptReader:
     ) -> None:
         self._codec = codec
         self._processor = processor
-        self._text = prompter(codec.chat)
+        self._text = prompter(self._chat_in_text)
         self._pictured = prompter(self._chat_about_images)
         self._most = most
         self._folder = folder
@@ -60,6 +61,13 @@ class PromptReader:
                 f"the prompt has {len(asked.ids)} tokens, which leaves no room: the model's limit is {self._most}"
             )
         return asked
+
+    def _chat_in_text(self, messages: list[Message]) -> str:
+        if not all(isinstance(message["content"], str) for message in messages):
+            placed = with_places(messages, 0)
+            check_parts(placed)
+            messages = in_text(placed)
+        return self._codec.chat(messages)
 
     def _chat_about_images(self, messages: list[Message]) -> str:
         return chat_text(self._processor, with_places(messages, self._images))

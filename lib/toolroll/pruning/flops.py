@@ -13,6 +13,7 @@ a text token are one pair: whichever comes later attends to the other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -28,15 +29,26 @@ TERMS = ("proj_qo", "proj_kv", "attention_visual", "attention_text", "ffn")
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The tokens of a prompt: `grids` of its images or tiles, in order, and `text` tokens around them."""
+    """The tokens of a prompt: `grids` of its images or tiles, in order, and `text` tokens around them.
+
+    The last `as_text` tokens of the last grid, 0 or 1, count as text: where a prompt ends with an image, what comes
+    next hangs on its last token. They are in `text`.
+    """
 
     grids: tuple[Grid, ...]
     text: int
+    as_text: int = 0
 
     @property
     def visual(self) -> int:
         """Visual tokens."""
-        return sum(rows * columns for rows, columns in self.grids)
+        return sum(rows * columns for rows, columns in self.grids) - self.as_text
+
+    @property
+    def sizes(self) -> list[int]:
+        """Visual tokens of each grid."""
+        made = [rows * columns for rows, columns in self.grids]
+        return [*made[:-1], made[-1] - self.as_text] if made else made
 
 
 def window_pairs(grid: Grid, window: int, *, causal: bool = False) -> int:
@@ -85,9 +97,12 @@ def pruned_pairs(tokens: Tokens, plan: Plan, pairs: Pairs) -> int:
         return dense_pairs(tokens, pairs)
     causal = plan.window_causal and pairs == "causal"
     inside = sum(window_pairs(grid, plan.window, causal=causal) for grid in tokens.grids)
+    if tokens.as_text:  # the lower right corner of the last grid is no visual token, and no neighbour of one
+        near = math.prod(min(side, (plan.window + 1) // 2) for side in tokens.grids[-1])
+        inside -= near if causal else 2 * near - 1
     if not plan.cross_tile:
         return inside
-    sizes = [rows * columns for rows, columns in tokens.grids]
+    sizes = tokens.sizes
     return inside + sum(size * sum(sizes[:i]) for i, size in enumerate(sizes))
 
 
@@ -116,7 +131,10 @@ def pruned_terms(shape: Shape, tokens: Tokens, plan: Plan, pairs: Pairs) -> dict
 def visual_in(tokens: Tokens, plan: Plan, layer: int) -> int:
     """How many visual tokens a layer before the cut has, where some were dropped."""
     keep = min((drop.keep for drop in plan.drops if drop.layer <= layer), default=1.0)
-    return sum(min(rows * columns, round(keep * rows * columns)) for rows, columns in tokens.grids)
+    return sum(
+        min(size, round(keep * rows * columns))
+        for size, (rows, columns) in zip(tokens.sizes, tokens.grids, strict=True)
+    )
 
 
 def text_flops(shape: Shape, text: int, pairs: Pairs) -> int:
@@ -189,15 +207,22 @@ def read_grids(text: str) -> tuple[Grid, ...]:
     ((24, 24), (8, 8), (8, 8))
     """
     grids: list[Grid] = []
+    count = 0
     for part in text.split(","):
         sizes = part.strip().lower().split("x")
-        if len(sizes) not in (2, 3) or not all(size.isascii() and size.isdigit() and int(size) for size in sizes):
+        if len(sizes) not in (2, 3) or not all(map(_is_side, sizes)):
             raise ToolrollError(f"{part.strip()!r} is not ROWSxCOLUMNS")
         *times, rows, columns = map(int, sizes)
-        grids += [(rows, columns)] * (times[0] if times else 1)
-        if len(grids) > _MOST or rows * columns > _MOST:
-            raise ToolrollError(f"more than {_MOST} tokens or tiles")
+        tiles = times[0] if times else 1
+        count += tiles * rows * columns
+        if count > _MOST:
+            raise ToolrollError(f"more than {_MOST} tokens")
+        grids += [(rows, columns)] * tiles
     return tuple(grids)
+
+
+def _is_side(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20 and int(text) > 0
 
 
 def read_text(text: str) -> int:
@@ -209,7 +234,10 @@ def read_text(text: str) -> int:
     parts = text.split("+")
     if not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
         raise ToolrollError(f"{text!r} is not a sum of numbers of tokens, like 35+30")
-    return sum(map(int, parts))
+    found = sum(map(int, parts)) if max(map(len, parts)) < 20 else _MOST + 1
+    if found > _MOST:
+        raise ToolrollError(f"more than {_MOST} tokens")
+    return found
 
 
 def sum_over(terms: dict[str, int]) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolroll.errors import ToolrollError
+from toolroll.errors import ToolrollError, UsageError
 
 Mask = tuple[tuple[bool, ...], ...]  #: [L][H]
 NAME = "headmask"  #: of the tensor in a safetensors file
@@ -24,12 +24,14 @@ class HeadMask:
 
 
 def read_mask(path: Path) -> HeadMask:
-    """The mask in a .safetensors or .npy file. ToolrollError for what is none."""
+    """The mask in a .safetensors or .npy file, whatever its name. ToolrollError for what is none."""
     import numpy as np
 
     place = str(path)
     try:
-        if path.suffix == ".npy":
+        with open(path, "rb") as opened:
+            is_numpy = opened.read(6) == b"\x93NUMPY"
+        if is_numpy:
             array, about = np.load(path, allow_pickle=False), {}
         else:
             from safetensors import safe_open
@@ -48,6 +50,12 @@ def read_mask(path: Path) -> HeadMask:
     if array.ndim != 2 or array.size == 0 or not (flat == array).all():
         raise ToolrollError("is no head mask: it has to be one of true and false, layers x heads", place=place)
     return HeadMask(tuple(tuple(map(bool, row)) for row in flat.tolist()), about)
+
+
+def check_mask_name(path: Path) -> None:
+    """UsageError for a name that says another kind of file than `write_mask` writes."""
+    if path.suffix == ".npy":
+        raise UsageError("a mask is written as .safetensors", place=str(path))
 
 
 def write_mask(path: Path, mask: HeadMask, scores: Sequence[Sequence[float]] | None = None) -> None:

@@ -14,7 +14,7 @@ from toolroll.models.options import PromptOptions
 from toolroll.models.padded import Batches
 from toolroll.models.vision import load_image_text, takes_images
 from toolroll.pruning.plan import Plan
-from toolroll.pruning.support import parts_of
+from toolroll.pruning.support import parts_of, window_of
 
 
 def open_model(name: str, device: str, dtype: str, *, notify: Callable[[str], None], trust_remote_code: bool) -> Loaded:
@@ -32,9 +32,10 @@ def open_model(name: str, device: str, dtype: str, *, notify: Callable[[str], No
 
 
 def longest(loaded: Loaded) -> int | None:
-    """The longest sequence of a model in tokens, where its configuration says."""
-    found = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-    return found if isinstance(found, int) else None
+    """The longest sequence of a model in tokens, where its configuration says; as far as all layers look back."""
+    config = loaded.model.config.get_text_config()
+    found = (getattr(config, "max_position_embeddings", None), window_of(config))
+    return min((one for one in found if isinstance(one, int)), default=None)
 
 
 def reader_of(loaded: Loaded, asking: PromptOptions, images: Path | None) -> PromptReader:

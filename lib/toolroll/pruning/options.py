@@ -32,6 +32,23 @@ class PlanOptions:
     cut: int | None = None
     softmax: str | None = None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files they name."""
+        heads = None if self.heads is None or _is_number(self.heads) else Path(self.heads)
+        return tuple(path for path in (self.plan, heads) if path is not None)
+
+    def check(self) -> None:
+        """UsageError for files that have no plan or no mask, whatever model they are for."""
+        from toolroll.pruning.heads import read_mask
+        from toolroll.pruning.plan import read_plan
+
+        for path in self.files:
+            try:
+                read_plan(path) if path is self.plan else read_mask(path)
+            except ToolrollError as error:
+                raise UsageError(error.why, place=error.place) from error
+
     def read(self, shape: Shape) -> Plan:
         """The plan for a model of this shape: that of --plan, with what other options say. UsageError if none."""
         from dataclasses import replace
@@ -56,9 +73,13 @@ class PlanOptions:
             if place in ("heads", "cut", "ffn"):
                 told = getattr(self, place)
                 place = f"--{place}" if told is not None else str(self.plan)
-                if place == "--heads" and not str(told).isdigit():
+                if place == "--heads" and not _is_number(str(told)):
                     place = str(told)
             raise UsageError(error.why, place=place) from error
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def read_heads(text: str, shape: Shape) -> Mask:
@@ -66,7 +87,7 @@ def read_heads(text: str, shape: Shape) -> Mask:
     from toolroll.pruning.heads import read_mask
     from toolroll.pruning.plan import same_heads
 
-    if text.isascii() and text.isdigit():
+    if _is_number(text):
         return same_heads(int(text), shape)
     return read_mask(Path(text)).heads
 
@@ -138,6 +159,13 @@ class RunOptions:
     dtype: str = "auto"
     images: Path | None = None
     trust_remote_code: bool = False
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of a model in a folder, or its one file."""
+        from toolroll.models.load import own_files
+
+        return own_files(self.model)
 
 
 def run_options(option: Callable[..., click.Option]) -> list[click.Option]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -107,19 +108,46 @@ class Plan:
     @classmethod
     def from_dict(cls, made: dict[str, Any]) -> Plan:
         """What `as_dict` made. ToolrollError for anything else."""
-        try:
-            heads = made.get("heads")
-            drops = tuple(Drop(int(one["layer"]), float(one["keep"])) for one in made.get("drops") or ())
-            rows = None if heads is None else tuple(tuple(bit == "1" for bit in row) for row in heads)
-            known = {name: made[name] for name in cls.__dataclass_fields__ if name in made}
-            plan = cls(**{**known, "heads": rows, "drops": drops})
-            whole = (plan.window, plan.cut)
-            sound = all(one is None or (isinstance(one, int) and one >= 0) for one in whole)
-            if not sound or plan.window == 0 or not plan.ffn >= 1 or plan.softmax not in ("renorm", "authors"):
-                raise ValueError
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise ToolrollError("is no plan of vprune-plan") from error
-        return plan
+        if (
+            not isinstance(made, dict)
+            or made.keys() - cls.__dataclass_fields__.keys()
+            or not all(name not in made or sound(made[name]) for name, sound in _SOUND.items())
+        ):
+            raise ToolrollError("is no plan of vprune-plan")
+        heads, drops = made.get("heads"), made.get("drops") or ()
+        rows = None if heads is None else tuple(tuple(bit == "1" for bit in row) for row in heads)
+        return cls(**{**made, "heads": rows, "drops": tuple(Drop(one["layer"], float(one["keep"])) for one in drops)})
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _between(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_drop(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"layer", "keep"}
+        and _whole(value["layer"], 0)
+        and _between(value["keep"], 0, 1)
+    )
+
+
+_SOUND: dict[str, Callable[[Any], bool]] = {
+    "window": lambda one: one is None or _whole(one, 1),
+    "window_causal": lambda one: isinstance(one, bool),
+    "cross_tile": lambda one: isinstance(one, bool),
+    "ffn": lambda one: _between(one, 1, sys.float_info.max),
+    "cut": lambda one: one is None or _whole(one, 0),
+    "heads": lambda one: (
+        one is None or (isinstance(one, list) and all(isinstance(row, str) and not set(row) - {*"01"} for row in one))
+    ),
+    "softmax": lambda one: one in ("renorm", "authors"),
+    "drops": lambda one: one is None or (isinstance(one, list) and all(map(_is_drop, one))),
+}  #: what each part of a plan may be as JSON
 
 
 def read_plan(path: Path) -> Plan:

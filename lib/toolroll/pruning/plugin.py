@@ -25,7 +25,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from toolroll.errors import ToolrollError
+from toolroll.errors import RowError, ToolrollError
 from toolroll.pruning.attention import Heads, View, heads_of, kept, split_heads
 from toolroll.pruning.authors import simulated
 from toolroll.pruning.cached import Held, KeptLayer, Memory, Record, SplitLayer, split
@@ -34,7 +34,7 @@ from toolroll.pruning.plan import Plan
 from toolroll.pruning.rows import sliced_net, split_input, split_output
 from toolroll.pruning.spans import SIZES, Marks, image_token, marked_again
 from toolroll.pruning.stages import between, their_own, turns_of
-from toolroll.pruning.support import PROJECTIONS, parts_of
+from toolroll.pruning.support import PROJECTIONS, parts_of, window_of
 from toolroll.pruning.tokens import Stage, first_stage
 
 _IMAGES = ("pixel_values", "image_hidden_states", "mm_encoder_outputs")  # without them, no token is visual
@@ -70,6 +70,7 @@ class Pruner:
         self.plan = plan.checked(self.parts.shape)
         shape, device = self.parts.shape, next(self.parts.text.parameters()).device
         self.heads: list[Heads] = [heads_of(plan.active(i, shape), shape.group, device) for i in range(shape.layers)]
+        self.window = window_of(self.parts.text.config)
         self.turns = turns_of(plan, shape.layers)
         self.stage_of = [sum(layer >= turn for turn in self.turns) for layer in range(shape.layers)]
         self.now: Pass | None = None
@@ -169,6 +170,9 @@ class Pruner:
         own = None if mask is None else mask[:, -ids.shape[1] :]
         marks = self._marks(ids, own, kwargs)
         batch, tokens = ids.shape
+        if self.window is not None and record.seen + tokens > self.window:
+            why = f"{record.seen + tokens} tokens are more than the {self.window} that its layers look back"
+            raise RowError(f"{why}, within which alone it can be pruned")
         stage = first_stage(marks, batch, tokens, record.seen, own, ids.device)
         self.now = Pass(record, self.plan, stage)
         if not stage.any_visual:

@@ -11,7 +11,11 @@ from typing import Any
 from toolroll.errors import ToolrollError, first_line
 
 _NOT_GATED = frozenset(
-    ["gpt2", "gpt_neox", "gptj", "opt", "bloom", "falcon", "phi", "starcoder2", "mpt", "codegen", "persimmon"]
+    [
+        *("apertus", "arcee", "biogpt", "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox"),
+        *("gpt_neox_japanese", "gptj", "jais2", "mpt", "nanochat", "nemotron", "opt", "persimmon", "phi"),
+        *("starcoder2", "xglm"),
+    ]
 )
 _NEEDED = {
     "hidden": "hidden_size",
@@ -19,6 +23,9 @@ _NEEDED = {
     "layers": "num_hidden_layers",
     "heads": "num_attention_heads",
 }
+_OPTIONAL = ("num_key_value_heads", "head_dim", "vocab_size")
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_MOST = 10**7  #: of any size
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +61,36 @@ def shape_of(config: Mapping[str, Any], *, place: str = "config") -> Shape:
     16
     """
     text = _text_part(config)
-    if not all(isinstance(text.get(name), int) for name in _NEEDED.values()) and isinstance(
-        config.get("model_type"), str
-    ):
-        text = _completed(config, place)
-    missing = [name for name in _NEEDED.values() if not isinstance(text.get(name), int)]
-    if missing:
+    kind = text.get("model_type") or config.get("model_type")
+    if isinstance(kind, str) and any(text.get(name) is None for name in (*_NEEDED.values(), *_OPTIONAL)):
+        text = _completed(config, text, place)
+    if missing := [name for name in _NEEDED.values() if text.get(name) is None]:
         raise ToolrollError(f"has no {missing[0]}", place=place)
-    sizes = {name: int(text[given]) for name, given in _NEEDED.items()}
+    if mixed := [name for name in _EXPERTS if text.get(name) not in (None, 0, 1)]:
+        raise ToolrollError(f"its nets are mixtures of experts ({mixed[0]}), which are not counted", place=place)
+    sizes = {name: _size(text, given, place) for name, given in _NEEDED.items()}
     heads = sizes["heads"]
-    kv_heads = int(text.get("num_key_value_heads") or heads)
-    head_dim = int(text.get("head_dim") or (sizes["hidden"] // heads if heads else 0))
-    if min(*sizes.values(), kv_heads, head_dim) < 1:
-        raise ToolrollError("has a size below 1", place=place)
+    kv_heads = _size(text, "num_key_value_heads", place, heads)
     if heads % kv_heads:
         raise ToolrollError(f"{heads} heads do not share {kv_heads} key and value heads evenly", place=place)
     return Shape(
         **sizes,
         kv_heads=kv_heads,
-        head_dim=head_dim,
+        head_dim=_size(text, "head_dim", place, sizes["hidden"] // heads),
         gated=text.get("model_type") not in _NOT_GATED,
-        vocabulary=int(text.get("vocab_size") or 0),
+        vocabulary=_size(text, "vocab_size", place, 0) if text.get("vocab_size") else 0,
     )
+
+
+def _size(config: Mapping[str, Any], name: str, place: str, default: int = 0) -> int:
+    """A size, which is a whole number from 1 on; `default` where there is none."""
+    given = config.get(name)
+    found = default if given is None or given == 0 else given
+    if isinstance(found, bool) or not isinstance(found, int):
+        raise ToolrollError(f"{name} is no whole number", place=place)
+    if not 1 <= found <= _MOST:
+        raise ToolrollError(f"{name} is not in 1..{_MOST}", place=place)
+    return found
 
 
 def read_shape(path: Path) -> Shape:
@@ -95,11 +110,12 @@ def shape_of_model(name: str, notify: Callable[[str], None] = lambda _: None) ->
     """The shape of a model by its name: a Hugging Face folder or hub id."""
     from transformers import AutoConfig
 
-    from toolroll.models.load import find_model
+    from toolroll.models.load import find_model, quiet
 
     place = find_model(name, notify)
     try:
-        config = AutoConfig.from_pretrained(place)
+        with quiet():
+            config = AutoConfig.from_pretrained(place)
     except (OSError, ValueError, KeyError) as error:
         why = first_line(error)
         raise ToolrollError(f"has no configuration that can be read: {why}", place=name) from error
@@ -114,14 +130,16 @@ def _text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return config
 
 
-def _completed(config: Mapping[str, Any], place: str) -> Mapping[str, Any]:
-    """The language model's part with the defaults of its class."""
+def _completed(config: Mapping[str, Any], text: Mapping[str, Any], place: str) -> Mapping[str, Any]:
+    """The language model's part with the defaults of its class; as it is where it has all sizes and no known class."""
     from transformers import AutoConfig
 
     try:
         whole = AutoConfig.for_model(**config)
         found: Mapping[str, Any] = whole.get_text_config().to_dict()
     except Exception as error:  # each class checks its values in its own way
+        if all(text.get(name) is not None for name in _NEEDED.values()):
+            return text
         why = first_line(error)
         raise ToolrollError(f"is no configuration of a known model: {why}", place=place) from error
     return found

@@ -59,6 +59,15 @@ def parts_of(model: Any, plan: Plan) -> Parts:
     return Parts(model, inner, text, layers, shape, key)
 
 
+def window_of(config: Any) -> int | None:
+    """How many tokens back the layers of a language model see, where that is the same in all; None where they see all.
+
+    Within so many tokens such a model is one without a window, and can be pruned like that.
+    """
+    window = getattr(config, "sliding_window", None)
+    return window if isinstance(window, int) and not getattr(config, "layer_types", None) else None
+
+
 def _check_attention(name: str, text: Any, layers: Any) -> None:
     if not getattr(text, "_supports_attention_backend", False):
         raise _cannot(name, "its attention cannot be replaced")

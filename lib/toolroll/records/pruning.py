@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from toolroll.records.base import Count, Id, Record, said
-from toolroll.records.rollouts import Prompt
+from toolroll.records.rollouts import ImagePrompt
 
 Convention = Annotated[
     str,
@@ -72,10 +72,9 @@ class FlopsRow(Record, kw_only=True, frozen=True):
     plan_hash: PlanHash
 
 
-class VisualPrompt(Prompt, kw_only=True, frozen=True):
+class VisualPrompt(ImagePrompt, kw_only=True, frozen=True):
     """Something to ask about images, the input of vprune, vprune-calibrate and vprune-plan."""
 
-    images: Annotated[list[str] | None, said("Paths of the prompt's images, in order.")] = None
     response: Annotated[str | None, said("vprune-plan: an answer that the model should find probable.")] = None
 
 

@@ -43,9 +43,25 @@ class Prompt(Record, kw_only=True, frozen=True):
     )
 
 
-class ImagePrompt(Prompt, kw_only=True, frozen=True):
+class PicturedMessage(Record, kw_only=True, frozen=True):
+    """A part of a conversation that says where its images are, if it is a list."""
+
+    role: Annotated[str, said("Who speaks: system, user, assistant.", min_length=1)]
+    content: Annotated[
+        str | list[dict[str, Any]],
+        said('What is said: text, or a list of {"type": "text", "text": ...} and {"type": "image"}.'),
+    ]
+
+
+class ImagePrompt(Record, kw_only=True, frozen=True):
     """Something to ask a model about images, the input of image-rollout."""
 
+    id: Id
+    prompt: Annotated[str | list[PicturedMessage] | None, said("What the model is asked: text, or messages.")] = None
+    messages: Annotated[list[PicturedMessage] | None, said("The conversation that the model is to continue.")] = None
+    draw: Annotated[Count | None, said("Number of the draw since the state began, from 0. No number comes twice.")] = (
+        None
+    )
     images: Annotated[list[str] | None, said("Paths of the prompt's images, in order.")] = None
 
 

@@ -17,6 +17,28 @@ from toolroll.segment.scenes import Scene, Segment
 PLACES = (".", "images", "train2017", "val2017")
 
 
+def key_of(value: Any) -> str:
+    """An id as it is compared: numbers by their value, so that 1, 1.0 and "1" are one. TypeError for what is none.
+
+    >>> key_of(1), key_of(1.0), key_of("1"), key_of("cat")
+    ('1', '1', '1', 'cat')
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        raise TypeError(f"{value!r} is no id")
+    return str(int(value))
+
+
+def is_crowd(value: Any) -> bool:
+    """Whether an annotation is of a crowd: 1, or text of it. RowError for what says neither."""
+    if value in (None, 0, "0", ""):
+        return False
+    if value not in (1, "1"):
+        raise RowError(f"`iscrowd` is {value!r}, neither 0 nor 1")
+    return True
+
+
 class Coco:
     """Images, annotations and categories of FILE. Images are in `images`, or beside the file or its folder.
 
@@ -26,19 +48,26 @@ class Coco:
     def __init__(self, file: str, images: Path | None = None) -> None:
         self.place = file
         try:
-            data = json.loads(Path(file).read_text())
-            categories = {int(one["id"]): str(one["name"]) for one in data["categories"]}
+            data = json.loads(Path(file).read_bytes())
+            categories = {key_of(one["id"]): str(one["name"]) for one in data["categories"]}
             self._images = [
-                (str(one["id"]), str(one["file_name"]), int(one["width"]), int(one["height"])) for one in data["images"]
+                (key_of(one["id"]), str(one["file_name"]), int(one["width"]), int(one["height"]))
+                for one in data["images"]
             ]
             annotations = data["annotations"]
-            owners = [str(one["image_id"]) for one in annotations]
+            owners = [key_of(one["image_id"]) for one in annotations]
         except OSError as error:
             raise ToolrollError(error.strerror or str(error), place=file) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ToolrollError(f"not COCO's instances: {type(error).__name__} {error}", place=file) from error
         if not self._images:
             raise ToolrollError("no images", place=file)
+        known = {image[0] for image in self._images}
+        for kind, ids in (("category", data["categories"]), ("image", data["images"])):
+            if len(ids) > len(categories if kind == "category" else known):
+                raise ToolrollError(f"two {kind} ids are the same", place=file)
+        if owners and known.isdisjoint(owners):
+            raise ToolrollError(f"none of its {len(owners)} annotations is of one of its images", place=file)
         try:
             self.classes: Prompts = checked([[name] for name in categories.values()])
         except RowError as error:
@@ -79,13 +108,15 @@ class Coco:
         for one in self._annotations.get(name, []):
             try:
                 mask = read_segmentation(one.get("segmentation"), height, width)
-                category = self._categories.get(one.get("category_id", -1))
-            except RowError as error:
-                raise ToolrollError(error.why, place=f"{self.place}: annotation {one.get('id')}") from error
+                category = self._categories.get(key_of(one.get("category_id")))
+                crowd = is_crowd(one.get("iscrowd"))
+            except (RowError, TypeError) as error:
+                why = error.why if isinstance(error, RowError) else str(error)
+                raise ToolrollError(why, place=f"{self.place}: annotation {one.get('id')}") from error
             if category is None:
                 why = f"category {one.get('category_id')} is not in the list"
                 raise ToolrollError(why, place=f"{self.place}: annotation {one.get('id')}")
-            if one.get("iscrowd"):
+            if crowd:
                 unknown |= mask
             elif mask.any():
                 segments.append(Segment(category, mask))

@@ -16,10 +16,11 @@ from toolroll.segment.scenes import Segment, labels_of
 
 
 class Scores:
-    """Sums over images. Classes are known by their names, so images may have been asked for different ones."""
+    """Sums over images. Classes are known by their names, in any case: images may be asked for different ones."""
 
     def __init__(self) -> None:
         self._classes: dict[str, int] = {}
+        self._names: list[str] = []  # as the first image has them
         self._table = np.zeros((1, 1), np.int64)  # the last row and column are "none of them"
         self.images = 0
         self._best: list[float] = []
@@ -57,15 +58,17 @@ class Scores:
         self._compare(prompts, truth, ignore, proposals, selected)
 
     def _count(self, prompts: Prompts, truth: Any, predicted: Any) -> None:
-        for words in prompts:
-            if words[0] not in self._classes:
-                self._classes[words[0]] = len(self._classes)
+        keys = [words[0].casefold() for words in prompts]
+        for key, words in zip(keys, prompts, strict=True):
+            if key not in self._classes:
+                self._classes[key] = len(self._classes)
+                self._names.append(words[0])
         size = len(self._classes) + 1
         if size > len(self._table):
             old, self._table = self._table, np.zeros((size, size), np.int64)
             places = [*range(len(old) - 1), size - 1]
             self._table[np.ix_(places, places)] = old
-        places = [*(self._classes[words[0]] for words in prompts), size - 1]
+        places = [*(self._classes[key] for key in keys), size - 1]
         self._table[np.ix_(places, places)] += confusion(truth, predicted, len(prompts))
 
     def _compare(
@@ -77,6 +80,8 @@ class Scores:
         selected: Sequence[Mask | None],
     ) -> None:
         counted = None if ignore is None else ~ignore
+        if counted is not None:  # of what lies in them alone, nothing is known
+            truth = [one for one in truth if (one.mask & counted).any()]
         names = {word.casefold(): number for number, words in enumerate(prompts) for word in words}
         owners = [names.get(one.name.casefold()) for one in truth]
         asked = [one.mask for one, owner in zip(truth, owners, strict=True) if owner is not None]
@@ -108,7 +113,7 @@ class Scores:
             "n_proposals": _mean(self._proposals),
             "selected_iou": _mean(self._selected),
             "other_iou": _mean(self._other),
-            "class_iou": dict(zip(self._classes, ious, strict=True)),
+            "class_iou": dict(zip(self._names, ious, strict=True)),
         }
 
 

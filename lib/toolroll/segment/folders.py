@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from toolroll.errors import RowError, ToolrollError
+from toolroll.io.inputs import Reader
+from toolroll.io.rows import read_error
 from toolroll.models.images import open_image
+from toolroll.run.signals import StopFlag
 from toolroll.segment.masks import decode, read_segmentation
 from toolroll.segment.prompts import Prompts, given_prompts, read_prompts_file
 from toolroll.segment.scenes import Scene, Segment
@@ -81,31 +84,33 @@ class RowScenes:
 
     def __init__(self, file: str, images: Path | None = None) -> None:
         self._folder = images or Path(file).parent
+        self._rows: list[dict[str, Any]] = []
+        self._places: list[str] = []
+        reader = Reader((file,), stop=StopFlag(), before_wait=lambda: None)
         try:
-            lines = Path(file).read_text().splitlines()
-            self._rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line.strip()]
-        except (OSError, ValueError) as error:
-            raise ToolrollError(getattr(error, "strerror", None) or "not JSON lines", place=file) from error
-        self._file = file
-        if not self._rows or not all(isinstance(row, dict) for row in self._rows):
-            raise ToolrollError("no rows, or one that is no object", place=file)
+            for name, number, line in reader.lines():
+                if line.strip():
+                    self._rows.append(_object(line, f"{name}:{number}"))
+                    self._places.append(f"{name}:{number}")
+        finally:
+            reader.close()
+        if not self._rows:
+            raise ToolrollError("no rows", place=file)
         self.classes = self._classes()
         self.size: int | None = len(self._rows)
 
     def _classes(self) -> Prompts:
         """The prompts of all rows, each once, in the order they come."""
         found: dict[str, tuple[str, ...]] = {}
-        for number, row in enumerate(self._rows, 1):
+        for place, row in zip(self._places, self._rows, strict=True):
             try:
                 given = row.get("prompts") or sorted({one["prompt"] for one in row.get("truth", [])})
                 for words in given_prompts(given) if given else ():
                     found.setdefault(words[0], words)
             except (RowError, KeyError, TypeError) as error:
-                raise ToolrollError(
-                    getattr(error, "why", "`truth` is not sound"), place=f"{self._file}:{number}"
-                ) from error
+                raise ToolrollError(getattr(error, "why", "`truth` is not sound"), place=place) from error
         if not found:
-            raise ToolrollError("no row has a prompt", place=self._file)
+            raise ToolrollError("no row has a prompt", place=self._places[0].rpartition(":")[0])
         return tuple(found.values())
 
     def path(self, number: int) -> str:
@@ -121,8 +126,18 @@ class RowScenes:
             segments, ignore = read_truth(row.get("truth", []), row.get("ignore"), *image.shape[:2])
         except (RowError, KeyError) as error:
             why = getattr(error, "why", None) or f"no {error}"
-            raise ToolrollError(why, place=f"{self._file}:{number + 1}") from error
+            raise ToolrollError(why, place=self._places[number]) from error
         return Scene(str(row.get("id", number)), image, tuple(segments), ignore)
+
+
+def _object(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise ToolrollError(read_error(line, error), place=place) from error
+    if not isinstance(row, dict):
+        raise ToolrollError("a row that is no object", place=place)
+    return row
 
 
 def read_truth(truth: Any, ignore: Any, height: int, width: int) -> tuple[list[Segment], NDArray[np.bool_] | None]:

@@ -41,8 +41,8 @@ class Asked:
             raise UsageError(error.why, place="--prompts") from error
         return cls(prompts, background, images)
 
-    def read(self, row: Row[Any]) -> tuple[Any, Prompts]:
-        """A row's image, a PIL image in RGB, and its prompts. RowError where there is none."""
+    def read(self, row: Row[Any]) -> tuple[Path, Any, Prompts]:
+        """The file of a row's image, the image as a PIL image in RGB, and its prompts. RowError where there is none."""
         from toolroll.models.images import folder_of, open_image
 
         seen = row.view
@@ -51,5 +51,5 @@ class Asked:
         if self.prompts is None and seen.prompts is None:
             raise RowError("no `prompts` (or --prompts)")
         prompts = self.prompts or given_prompts(seen.prompts)
-        image = open_image((self.images or folder_of(row.place)) / seen.image)
-        return image, with_background(prompts, self.background)
+        path = (self.images or folder_of(row.place)) / seen.image
+        return path, open_image(path), with_background(prompts, self.background)

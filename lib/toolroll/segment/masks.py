@@ -17,6 +17,7 @@ from toolroll.errors import RowError
 
 Mask = NDArray[np.bool_]
 Rle = dict[str, Any]
+FAR = 2**17  #: pixels; a polygon is drawn point by point, so one that goes further is taken for an attack
 MOST = 2**28  #: pixels of a mask; as of an image, more are taken for an attack
 
 
@@ -84,7 +85,7 @@ def decode(rle: Mapping[str, Any]) -> Mask:
     try:
         height, width = (int(side) for side in rle["size"])
         given = rle["counts"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RowError("a mask has no `size` [height, width] and `counts`") from error
     counts = read_counts(given) if isinstance(given, str) else given
     if not isinstance(counts, list) or not all(isinstance(count, int) and count >= 0 for count in counts):
@@ -104,9 +105,14 @@ def fill(polygons: Sequence[Sequence[float]], height: int, width: int) -> Mask:
     """
     mask = np.zeros((height, width), bool)
     for polygon in polygons:
-        points = np.asarray(polygon, float)
+        try:
+            points = np.asarray(polygon, float)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise RowError("a polygon is no list of three or more points x, y") from error
         if points.ndim != 1 or points.size < 6 or points.size % 2 or not np.isfinite(points).all():
             raise RowError("a polygon is no list of three or more points x, y")
+        if np.abs(points).max() > FAR:
+            raise RowError(f"a polygon has a point {np.abs(points).max():g} pixels away")
         mask |= _filled(points.reshape(-1, 2), height, width)
     return mask
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -39,13 +40,15 @@ def assign(costs: Tensor, segments: list[int]) -> list[tuple[Tensor, Tensor]]:
     """The cheapest one-to-one assignment of each image: numbers of queries, and of the segments they take.
 
     `costs` [N, Q, M]; image n has the first `segments[n]` of the M segments. With fewer queries than segments some are
-    left out, those that cost most.
+    left out, those that cost most. ToolrollError for costs that are not finite.
     """
     try:
         from scipy.optimize import linear_sum_assignment
     except ImportError as error:
         raise ToolrollError("matching needs scipy: pip install 'toolroll[segment]'") from error
     table = costs.detach().float().cpu().numpy()
+    if not np.isfinite(table).all():
+        raise ToolrollError("the model says numbers that are not finite: training has diverged (try a lower --lr)")
     made = []
     for one, number in zip(table, segments, strict=True):
         queries, taken = linear_sum_assignment(one[:, :number])

@@ -51,20 +51,22 @@ class DataOptions:
     @property
     def sides(self) -> tuple[int, int]:
         """Width and height in which images are seen."""
-        return read_size(self.size)
+        return read_size(self.size, 32)
 
 
-def read_size(text: str) -> tuple[int, int]:
-    """Width and height, both multiples of 32.
+def read_size(text: str, step: int = 1) -> tuple[int, int]:
+    """Width and height in pixels, both multiples of `step`.
 
-    >>> read_size("160x128")
+    >>> read_size("160x128", 32)
     (160, 128)
     """
     wide, _, high = text.partition("x")
-    if not (wide.isdigit() and high.isdigit()) or not all(32 <= int(one) <= 4096 for one in (wide, high)):
+    if not (wide.isascii() and wide.isdigit() and high.isascii() and high.isdigit()) or not all(
+        32 <= int(one) <= 4096 for one in (wide, high)
+    ):
         raise UsageError("want WIDTHxHEIGHT from 32x32 to 4096x4096", place=text)
-    if int(wide) % 32 or int(high) % 32:
-        raise UsageError("both sides have to be multiples of 32", place=text)
+    if int(wide) % step or int(high) % step:
+        raise UsageError(f"both sides have to be multiples of {step}", place=text)
     return int(wide), int(high)
 
 
@@ -148,7 +150,13 @@ def data_options(option: Callable[..., click.Option]) -> list[click.Option]:
             help="coco, rows: where the images are; else near the file.",
         ),
         make("--split", default="train", show_default=True, metavar="NAME", help="camvid: the folder's part."),
-        make("--size", default="160x128", show_default=True, metavar="WxH", help="Size that images are seen in."),
+        make(
+            "--size",
+            default="160x128",
+            show_default=True,
+            metavar="WxH",
+            help="Size that images are seen in; both sides multiples of 32.",
+        ),
         make("--objects", type=click.IntRange(1, 18), default=8, show_default=True, help="shapes: objects in a scene."),
         make(
             "--held-out",

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from toolroll.errors import RowError, ToolrollError
 from toolroll.segment.model import Opened, pixels, working_size
-from toolroll.segment.prompts import Prompts, seen_in
+from toolroll.segment.prompts import Prompts, seen_in, shortened
 from toolroll.segment.proposals import Said, ensemble
 from toolroll.segment.text import Reader, open_text
 
@@ -57,7 +57,9 @@ class Naming:
             texts = [template.replace("{}", phrase) for template in self.templates]
             ids = [self.encoder.encode(text) for text in texts]
             if max(map(len, ids)) > self.encoder.limit:
-                raise RowError(f"the prompt {phrase!r} has more tokens than the {self.encoder.limit} that CLIP reads")
+                raise RowError(
+                    f"the prompt {shortened(phrase)!r} has more tokens than the {self.encoder.limit} that CLIP reads"
+                )
             self._vectors[phrase] = torch.nn.functional.normalize(self.encoder.texts(ids).mean(0), dim=0)
         return self._vectors[phrase]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from toolroll.errors import RowError, ToolrollError, UsageError
 
+_NUMBER = re.compile(r"^\s*\d+\s*:")
 Prompts = tuple[tuple[str, ...], ...]
 
 #: The 14 sentences of ViLD that FC-CLIP, SAN and OVSeg use.
@@ -61,6 +62,15 @@ def given_prompts(value: Any) -> Prompts:
     return checked([one] if isinstance(one, str) else one for one in value)
 
 
+def shortened(text: str) -> str:
+    """A text as messages have it.
+
+    >>> len(shortened("sky" * 1000))
+    60
+    """
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def checked(classes: Iterable[Any]) -> Prompts:
     """Classes with their spaces set right, if they are sound."""
     made: list[tuple[str, ...]] = []
@@ -74,7 +84,7 @@ def checked(classes: Iterable[Any]) -> Prompts:
         for word in words:
             key = word.casefold()
             if key in owner:
-                raise RowError(f"the prompt {word!r} is there twice")
+                raise RowError(f"the prompt {shortened(word)!r} is there twice")
             owner[key] = words[0]
         made.append(words)
     if not made:
@@ -83,13 +93,16 @@ def checked(classes: Iterable[Any]) -> Prompts:
 
 
 def read_prompts_file(path: Path) -> Prompts:
-    """The classes of a file: one a line, `name,synonym,...`, with `id:` in front or not; blank lines are skipped."""
+    """The classes of a file: one a line, `name,synonym,...`, all with `id:` in front or none; not of blank lines."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise UsageError(why or str(error), place=str(path)) from error
-    bare = [re.sub(r"^\s*\d+\s*:", "", line) for line in lines if line.strip()]
+    lines = [line for line in lines if line.strip()]
+    bare = [re.sub(_NUMBER, "", line) for line in lines]
+    if not all(map(_NUMBER.match, lines)):  # then a colon is part of a name, as in "10:30 clock"
+        bare = lines
     try:
         return checked(line.rstrip().rstrip(";").split(",") for line in bare)
     except RowError as error:

@@ -85,6 +85,16 @@ def open_scenes(name: str, settings: Settings) -> Scenes:
     return _OPENERS[kind](rest, settings)
 
 
+def source_file(name: str) -> str | None:
+    """The file that a set of this name is read from, if it is one.
+
+    >>> source_file("rows:a.jsonl"), source_file("shapes:1")
+    ('a.jsonl', None)
+    """
+    kind, _, rest = name.partition(":")
+    return rest if kind in ("coco", "rows") and rest else None
+
+
 def _camvid(rest: str, settings: Settings) -> Scenes:
     from toolroll.segment.folders import Camvid
 

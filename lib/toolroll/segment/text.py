@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 from toolroll.errors import RowError, ToolrollError, first_line
+from toolroll.models.hub import seek_hub
 from toolroll.models.load import fingerprint, quiet, shipped
-from toolroll.segment.prompts import Prompts
+from toolroll.segment.prompts import Prompts, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +70,7 @@ class Lexicon:
     def _ids(self, text: str) -> list[int]:
         ids = [one for one in self._tokenizer.encode(text, add_special_tokens=False).ids if one != self._unknown]
         if not ids:
-            raise RowError(f"no word of the prompt {text!r} is in the lexicon; --text takes a text encoder")
+            raise RowError(f"no word of the prompt {shortened(text)!r} is in the lexicon; --text takes a text encoder")
         return ids
 
     def texts(self, texts: Sequence[str]) -> Tensor:
@@ -87,6 +88,8 @@ class HFText:
     def __init__(self, name: str, device: str = "cpu") -> None:
         from transformers import AutoModel, AutoTokenizer
 
+        if not Path(name).is_dir():
+            seek_hub()
         with _told(name), quiet():
             self._words = AutoTokenizer.from_pretrained(name)
             self._model = AutoModel.from_pretrained(name, dtype=torch.float32).eval().to(device)
@@ -129,7 +132,9 @@ class HFText:
         made = self._words(texts, padding=True, return_tensors="pt")
         if made["input_ids"].shape[1] > self._length:
             longest = max(texts, key=len)
-            raise RowError(f"the prompt {longest!r} has more than the {self._length} tokens that {self.name} reads")
+            raise RowError(
+                f"the prompt {shortened(longest)!r} has more than the {self._length} tokens that {self.name} reads"
+            )
         return {name: part.to(self._device) for name, part in made.items() if name in ("input_ids", "attention_mask")}
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from toolroll.errors import ToolrollError, UsageError, first_line
-from toolroll.models.load import quiet
+from toolroll.models.hub import seek_hub
+from toolroll.models.load import quiet, whole
 from toolroll.segment.attention import TextAttention
 from toolroll.segment.decoder import ClassHead, Outputs
 from toolroll.segment.text import Text
@@ -26,8 +28,8 @@ def open_base(name: str) -> Any:
     """The Mask2Former in a folder or of the hub. ToolrollError for what is none."""
     from transformers import Mask2FormerForUniversalSegmentation
 
-    from toolroll.models.load import whole
-
+    if not Path(name).is_dir():
+        seek_hub()
     try:
         with quiet():
             return whole(

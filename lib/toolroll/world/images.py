@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
 from pathlib import Path
@@ -108,11 +109,14 @@ def png(image: Array) -> bytes:
 
 
 class Folder:
-    """A folder for the images of a run; made if it is not there."""
+    """A folder for the images of a run; made if it is not there. `instead` is what else the user can do."""
 
-    def __init__(self, path: str, *, overwrite: bool = False) -> None:
+    def __init__(
+        self, path: str, *, overwrite: bool = False, instead: str = "another folder or --name, or --overwrite"
+    ) -> None:
         self.path = path
-        self._overwrite = overwrite
+        self._overwrite, self._instead = overwrite, instead
+        self._written: dict[str, bytes] = {}  # names, and digests of what they have
         pillow()
         try:
             Path(path).mkdir(parents=True, exist_ok=True)
@@ -122,16 +126,17 @@ class Folder:
     def put(self, name: str, image: Array) -> str:
         """Write an image; its path. An image that is there already stays, and must be the same, or else ToolrollError.
 
-        So a run that is done again, or goes on, finds its own images, and never replaces those of another.
+        So a run that is done again, or goes on, finds its own images, and never replaces those of another. RowError
+        where this run has written another one of this name.
         """
         path, data = Path(self.path, name), png(image)
+        digest = hashlib.blake2b(data, digest_size=16).digest()
+        if self._written.setdefault(name, digest) != digest:
+            raise RowError(f"another row's image has this name: {path}")
         try:
             if path.exists() and not self._overwrite:
                 if path.read_bytes() != data:
-                    raise ToolrollError(
-                        "another image of this name is there: use another folder or --name, or --overwrite",
-                        place=str(path),
-                    )
+                    raise ToolrollError(f"another image of this name is there: use {self._instead}", place=str(path))
             else:
                 write_atomically(path, data)
         except OSError as error:

@@ -293,6 +293,13 @@ def test_plans_are_what_was_written():
     assert plan.as_dict()["heads"] == ["100", "000"]
     assert plan.hash != Plan(window=5, cut=3).hash
     assert Plan.from_dict({}) == Plan()
+    for bad in (
+        *({"heads": [[1, 1, 1]]}, {"heads": [True]}, {"heads": ["1x1"]}, {"heads": "111"}, {"more": 1}, {"cut": True}),
+        *({"window_causal": "no"}, {"cross_tile": 0}, {"ffn": float("inf")}, {"drops": [{"layer": 1, "keep": -7}]}),
+        *({"drops": [{"layer": 1.5, "keep": 0.5}]}, {"drops": [{"layer": 1, "keep": 0.5, "x": 1}]}),
+    ):
+        with pytest.raises(ToolrollError, match="no plan"):
+            Plan.from_dict(bad)
     for bad in ({"window": 0}, {"window": "5"}, {"heads": 3}, {"ffn": 0.5}, {"softmax": "soft"}, {"drops": [1]}, []):
         with pytest.raises(ToolrollError, match="no plan"):
             Plan.from_dict(bad)
@@ -308,7 +315,14 @@ def test_shapes_of_configurations(tmp_path):
     for bad, why in (
         ({}, "has no hidden_size"),
         ({**flat, "num_key_value_heads": 3}, "do not share 3"),
-        ({**flat, "num_hidden_layers": 0}, "a size below 1"),
+        ({**flat, "num_hidden_layers": 0}, r"num_hidden_layers is not in 1\.\."),
+        ({**flat, "hidden_size": True}, "hidden_size is no whole number"),
+        ({**flat, "num_key_value_heads": "x"}, "num_key_value_heads is no whole number"),
+        ({**flat, "num_key_value_heads": [2]}, "num_key_value_heads is no whole number"),
+        ({**flat, "vocab_size": float("nan")}, "vocab_size is no whole number"),
+        ({**flat, "intermediate_size": 10**12}, "intermediate_size is not in 1"),
+        ({**flat, "num_experts": 8}, "mixtures of experts"),
+        ({"model_type": "qwen3_moe"}, "mixtures of experts"),
         ({"model_type": "no-such"}, "no configuration of a known model"),
     ):
         with pytest.raises(ToolrollError, match=why):
@@ -329,3 +343,42 @@ def test_grids_and_texts_that_are_none():
     for bad in ("", "a", "1+", "-1"):
         with pytest.raises(ToolrollError):
             read_text(bad)
+
+
+def test_what_a_configuration_leaves_out_is_that_of_its_class():
+    sizes = {"hidden_size": 1024, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 16}
+    mistral = shape_of({"model_type": "llava", "text_config": {"model_type": "mistral", **sizes}})
+    assert (mistral.kv_heads, mistral.head_dim, mistral.vocabulary) == (8, 64, 32000)
+    assert shape_of({"model_type": "qwen3", **sizes, "num_key_value_heads": 8}).head_dim == 128
+    assert not shape_of({"model_type": "nemotron", **sizes}).gated
+    unknown = shape_of({"model_type": "no-such", **sizes})
+    assert (unknown.kv_heads, unknown.head_dim, unknown.vocabulary) == (16, 64, 0)
+
+
+def test_a_prompt_that_ends_with_an_image():
+    """The last token counts as text: the window of each other token is what it was, without it."""
+    ends = Tokens(((2, 2), (4, 4)), 5, 1)
+    assert ends.visual == 19
+    assert ends.sizes == [4, 15]
+    both = [[j for j in near if j != 15] for i, near in enumerate(neighbours((4, 4), 3)) if i != 15]
+    plan = Plan(window=3)
+    assert pruned_pairs(ends, plan, "full") == 16 + sum(map(len, both))
+    earlier = sum(sum(j <= i for j in near) for i, near in enumerate(both))
+    assert pruned_pairs(ends, plan, "causal") == 10 + earlier
+    assert pruned_pairs(ends, Plan(window=3, cross_tile=True), "full") == pruned_pairs(ends, plan, "full") + 4 * 15
+    tiny = Shape(32, 48, 2, 4, 2, 8)
+    # n = 15 of a 4 x 4 grid, t = 5: 2 (4 n d D (Hq + Hkv) + 4 D Hq (93 + n t) + 6 n d m)
+    by_hand = 2 * (4 * 15 * 32 * 8 * 6 + 4 * 8 * 4 * (93 + 75) + 6 * 15 * 32 * 48)
+    assert sum_over(pruned_terms(tiny, Tokens(((4, 4),), 5, 1), plan, "full")) == by_hand == 503_808
+
+
+def test_numbers_that_no_row_holds():
+    for grid in ("99999x999999", "9" * 30 + "x1"):
+        with pytest.raises(ToolrollError, match=r"more than 100000000 tokens|is not ROWSxCOLUMNS"):
+            read_grids(grid)
+    with pytest.raises(ToolrollError, match="more than 100000000 tokens"):
+        read_text("9" * 30)
+    with pytest.raises(ToolrollError, match="more than 63 bits"):
+        account.flops_row(
+            LLAVA_7B, Tokens(((10000, 10000),), 0), Plan(), pairs="full", kv_dtype="float16", element_bytes=2
+        )

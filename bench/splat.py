@@ -1,0 +1,153 @@
+"""3D Gaussians on a CPU: what draws them, what else a step costs, and what a scene is like after some hundred steps.
+
+    python bench/splat.py [--rounds 5] [--count 20000] [--steps 600] [--json FILE]
+
+Drawing: 20,000 of the points of the plush doll as Gaussians, 480 x 270 pixels, there (project and blend) and back
+(gradients), in two states: as training begins (opacity .1), and as if in its middle (opacities .05 to .95, smaller).
+The peer is the definition in torch, by tiles of 16 x 16 as well, with autograd. CPU time of one thread, best round; two
+threads by the wall clock. A step: the whole of it, on a photo of this size, and how much of it is not drawing.
+A scene: nvs-train on the doll's photos of 252 x 189, scored on the 13 that it has not seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import common
+import torch
+
+from toolroll.splat.finding import open_scene
+from toolroll.splat.fit import Fit, Recipe, View, begun
+from toolroll.splat.frame import frame_of
+from toolroll.splat.gaussians import Eye, Gaussians, Manner
+from toolroll.splat.growth import Growth
+from toolroll.splat.lenses import scaled, straightened
+from toolroll.splat.on_numba import NumbaRasterizer
+from toolroll.splat.on_torch import TorchRasterizer
+from toolroll.splat.rasterizer import Rasterizer
+
+PLUSH = common.ROOT / "tests" / "data" / "plush"
+WIDTH, HEIGHT = 480, 270
+Record = dict[str, Any]
+
+
+def scene_of(count: int) -> tuple[Gaussians, Eye]:
+    """Gaussians on the points of the doll, and a camera."""
+    scene = open_scene(PLUSH)
+    frame = frame_of([shot.pose for shot in scene.shots])
+    shot = scene.shots[10]
+    lens = straightened(shot.lens)
+    wide = scaled(lens, WIDTH, round(WIDTH * lens.height / lens.width))
+    eye = frame.eye(shot.pose, replace(wide, height=HEIGHT, cy=wide.cy - (wide.height - HEIGHT) / 2))
+    random = torch.Generator().manual_seed(0)
+    chosen = torch.randperm(len(scene.points), generator=random)[:count]
+    places = frame.inward(scene.points.places)[chosen]
+    colours = torch.from_numpy(scene.points.colours)[chosen].float() / 255
+    return begun(places, colours, opacity=0.1, size=1.0, degree=1, random=random), eye
+
+
+def later(start: Gaussians) -> Gaussians:
+    """The Gaussians as they may be in the middle of a training."""
+    random = torch.Generator().manual_seed(1)
+    opacities = 0.05 + 0.9 * torch.rand(len(start), generator=random)
+    return replace(start, logits=opacities.logit(), scales=start.scales + torch.tensor(0.7).log())
+
+
+def there_and_back(
+    rasterizer: Rasterizer, gaussians: Gaussians, eye: Eye, clock: Callable[[], float]
+) -> tuple[float, float]:
+    """Seconds to draw, and for the gradients."""
+    names = ("means", "quats", "scales", "logits", "sh")
+    leaves = Gaussians(*(getattr(gaussians, name).clone().requires_grad_() for name in names))
+    start = clock()
+    flat = rasterizer.project(leaves, eye, Manner())
+    image, _ = rasterizer.blend(flat, eye.width, eye.height, torch.zeros(3))
+    middle = clock()
+    image.backward(torch.ones_like(image))
+    return middle - start, clock() - middle
+
+
+def best(make: Callable[[], tuple[float, float]], rounds: int) -> tuple[float, float]:
+    """The least of each of the two, after a round that does not count."""
+    found = [make() for _ in range(rounds + 1)][1:]
+    return min(one for one, _ in found), min(other for _, other in found)
+
+
+def drawing(count: int, rounds: int) -> list[Record]:
+    """The table's first part."""
+    start, eye = scene_of(count)
+    records = []
+    for state, gaussians in (("first", start), ("middle", later(start))):
+        torch.set_num_threads(1)
+        ours = best(lambda g=gaussians: there_and_back(NumbaRasterizer(), g, eye, time.process_time), rounds)
+        peer = best(lambda g=gaussians: there_and_back(TorchRasterizer(), g, eye, time.process_time), 1)
+        alone = best(lambda g=gaussians: there_and_back(NumbaRasterizer(), g, eye, time.perf_counter), rounds)
+        torch.set_num_threads(2)
+        both = best(lambda g=gaussians: there_and_back(NumbaRasterizer(), g, eye, time.perf_counter), rounds)
+        torch.set_num_threads(1)
+        records.append(record(f"drawing, {state}", "torch, times as long", 1000 * sum(ours), sum(peer) / sum(ours)))
+        records.append(record(f"two threads, {state}", "one, times as long", 1000 * sum(both), sum(alone) / sum(both)))
+    return records
+
+
+def stepping(count: int, rounds: int) -> Record:
+    """How much of a step is not drawing."""
+    start, eye = scene_of(count)
+    gaussians = later(start)
+    torch.set_num_threads(1)
+    truth = torch.rand(HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(2))
+    still = Recipe(steps=1000, degree=1, degree_every=1, growth=Growth(kind="none"))
+    fit = Fit(gaussians, 1.1, [View("", eye, truth)], still, NumbaRasterizer(), 0)
+    steps = fit.steps()
+    spent = []
+    for _ in range(rounds + 1):
+        began = time.process_time()
+        next(steps)
+        spent.append(time.process_time() - began)
+    ours = best(lambda: there_and_back(NumbaRasterizer(), gaussians, eye, time.process_time), rounds)
+    whole = min(spent[1:])
+    return record("step", "share that is not drawing", 1000 * whole, 1 - sum(ours) / whole)
+
+
+def trained(steps: int) -> list[Record]:
+    """The doll after so many steps."""
+    with tempfile.TemporaryDirectory() as name:
+        rows = Path(name) / "rows.jsonl"
+        argv = [common.BIN / "nvs-train", PLUSH, "--images", "images_16", "--steps", steps, "--sh-degree", 1]
+        argv += ["--seed", 42, "--cap", 30000, "--device", "cpu", "--out", Path(name) / "out", "-o", rows, "-q"]
+        used = common.cost(argv, runs=1)
+        row = json.loads(rows.read_text().splitlines()[-1])
+    about = f"plush, {steps} steps"
+    return [
+        record(about, "PSNR, dB", 1000 * used.cpu_s, row["psnr_db"]),
+        record(about, "SSIM", 1000 * used.cpu_s, row["ssim"]),
+        record(about, "Gaussians", 1000 * used.cpu_s, row["n_gaussians"]),
+        record(about, "MB at most", 1000 * used.cpu_s, used.rss_mb),
+    ]
+
+
+def record(what: str, of: str, ms: float, figure: float) -> Record:
+    """A line of the table."""
+    return {"what": what, "ms": round(ms, 1), "of": of, "figure": figure}
+
+
+def measure(asked: argparse.Namespace) -> list[Record]:
+    """All records."""
+    return [*drawing(asked.count, asked.rounds), stepping(asked.count, asked.rounds), *trained(asked.steps)]
+
+
+if __name__ == "__main__":
+    common.run(
+        "Gaussians on a CPU.",
+        measure,
+        ("--rounds", {"type": int, "default": 5}),
+        ("--count", {"type": int, "default": 20_000}),
+        ("--steps", {"type": int, "default": 600}),
+    )

@@ -1,0 +1,168 @@
+"""Tables of DL3DV's labels: CSV with a column `hash`, and its lists of scenes, in all the spellings there are.
+
+What a label is about is told by its value, wherever it stands: DL3DV's tables name their columns in different ways.
+
+    environment     indoor, outdoor            bd, bounded | unbd, unbounded
+    reflection      more, medium, less, none   abs | somehow reflection, somehow | abs nonreflection
+    transparency    the same                   abs | somehow transparent, somehow | abs nontransparent
+    light           natural, artificial, mixed nlight | hlight, alight | mlight
+    frequency       high_freq, low_freq
+
+`more_ref`, `less_ref`, `more_transp` and `less_transp` stand for two levels each. Other columns keep their names and
+texts: batch, duration, primary_poi, ...
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolroll.errors import ToolrollError, UsageError
+from toolroll.io.filesystem import reason
+
+KEYS = ("environment", "frequency", "reflection", "transparency", "light")
+_UNKNOWN = ("", "nan", "none", "null", "n/a", "unknown")
+_NAMES = ("hash", "scene", "scene_id", "id", "name")  #: of the column that names scenes
+_SHORT = {"reflection": "ref", "transparency": "transp"}
+_LEVELS = {"abs {}": "more", "somehow {}": "medium", "somehow non{}": "less", "abs non{}": "none"}
+_VALUES: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(("bd", "bounded", "indoor"), ("environment", "indoor")),
+    **dict.fromkeys(("unbd", "unbounded", "outdoor"), ("environment", "outdoor")),
+    **dict.fromkeys(("nlight", "natural light"), ("light", "natural")),
+    **dict.fromkeys(("hlight", "alight", "artificial light"), ("light", "artificial")),
+    **dict.fromkeys(("mlight", "mixed light"), ("light", "mixed")),
+    **{f"{level} freq": ("frequency", f"{level}_freq") for level in ("high", "low")},
+    **{form.format("reflection"): ("reflection", level) for form, level in _LEVELS.items()},
+    **{form.format("transparent"): ("transparency", level) for form, level in _LEVELS.items()},
+    **{f"{level} {short}": (key, f"{level}_{short}") for key, short in _SHORT.items() for level in ("more", "less")},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What a table says of a scene: levels by `KEYS`, as far as they are known, and texts by their columns."""
+
+    levels: Mapping[str, str]
+    texts: Mapping[str, str]
+
+    def groups(self) -> dict[str, str]:
+        """The groups of the benchmark: with reflection and transparency in two.
+
+        >>> Labels({"environment": "indoor", "reflection": "medium"}, {}).groups()
+        {'environment': 'indoor', 'reflection': 'more_ref'}
+        """
+        return {key: _merged(key, level) for key, level in self.levels.items()}
+
+    def says(self, key: str, value: str) -> bool:
+        """Whether a label has a value: a level, a group, a spelling of DL3DV's, or a text."""
+        if key in KEYS:
+            wanted = _VALUES.get(_plain(value), (key, _plain(value).replace(" ", "_")))[1]
+            level = self.levels.get(key, "")
+            return wanted in (level, _merged(key, level))
+        return _plain(self.texts.get(key, "")) == _plain(value)
+
+
+def _merged(key: str, level: str) -> str:
+    short = _SHORT.get(key)
+    if short is None or level.endswith(short):
+        return level
+    return f"{'more' if level in ('more', 'medium') else 'less'}_{short}"
+
+
+def _plain(text: str) -> str:
+    """Lower case; spaces, hyphens and underscores are one.
+
+    >>> _plain(" Somehow-nonreflection")
+    'somehow nonreflection'
+    """
+    return " ".join(re.split(r"[\s_-]+", text.strip().lower())).strip()
+
+
+def read_labels(path: Path) -> dict[str, Labels]:
+    """The labels of scenes by their names, which are lower case, without folders. Rows of one scene are joined.
+
+    Fields may be missing, empty or nan, which says nothing. ToolrollError for a file that is no such table.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ToolrollError(reason(error), place=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise ToolrollError("not a text file", place=str(path)) from error
+    if "\0" in text:
+        raise ToolrollError("not a text file", place=str(path))
+    head = text.lstrip().partition("\n")[0]
+    separator = max(",;\t", key=head.count)
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator) if any(map(str.strip, row))]
+    except csv.Error as error:
+        raise ToolrollError(f"not a table: {error}", place=str(path)) from error
+    columns = [_plain(name).replace(" ", "_") for name in rows[0]] if rows else []
+    named = next((columns.index(name) for name in _NAMES if name in columns), None)
+    if named is None:
+        raise ToolrollError(f"no column named {' or '.join(_NAMES)}", place=str(path))
+    found: dict[str, Labels] = {}
+    for row in rows[1:]:
+        name = scene_name(row[named]) if named < len(row) else ""
+        if name:
+            cells = {column: cell for i, (column, cell) in enumerate(zip(columns, row, strict=False)) if i != named}
+            own, before = _labels(cells), found.get(name, Labels({}, {}))
+            found[name] = Labels({**own.levels, **before.levels}, {**own.texts, **before.texts})
+    return found
+
+
+def _labels(cells: Mapping[str, str]) -> Labels:
+    levels, texts = {}, {}
+    for column, cell in cells.items():
+        plain = _plain(cell)
+        if plain in _UNKNOWN and not (plain == "none" and column in KEYS):
+            continue
+        if plain in _VALUES:
+            key, level = _VALUES[plain]
+            levels[key] = level
+        elif column in KEYS:
+            levels[column] = plain.replace(" ", "_")
+        else:
+            texts[column] = cell.strip()
+    return Labels(levels, texts)
+
+
+def scene_name(path: str | Path) -> str:
+    """What tables call the scene of a folder: its name, or of the folder around nerfstudio and gaussian_splat.
+
+    >>> scene_name("3K/0A1B/"), scene_name("0a1b/nerfstudio"), scene_name("scenes/0a1b/transforms.json")
+    ('0a1b', '0a1b', '0a1b')
+    """
+    parts = [part for part in str(path).strip().split("/") if part not in ("", ".")]
+    while len(parts) > 1 and (parts[-1] in ("nerfstudio", "gaussian_splat") or parts[-1].endswith(".json")):
+        parts.pop()
+    return parts[-1].lower() if parts else ""
+
+
+def read_where(conditions: Sequence[str]) -> list[tuple[str, str]]:
+    """Conditions KEY=VALUE. UsageError for others.
+
+    >>> read_where(["environment=outdoor", "Primary POI=Parks"])
+    [('environment', 'outdoor'), ('primary_poi', 'Parks')]
+    """
+    found = []
+    for condition in conditions:
+        key, equal, value = condition.partition("=")
+        if not (equal and key.strip() and value.strip()):
+            raise UsageError("want KEY=VALUE", place=condition)
+        found.append((_plain(key).replace(" ", "_"), value.strip()))
+    return found
+
+
+def fits(labels: Labels | None, conditions: Sequence[tuple[str, str]]) -> bool:
+    """Whether a scene fulfils all conditions. One of a key asked for twice is enough; one without labels never does."""
+    wanted: dict[str, list[str]] = {}
+    for key, value in conditions:
+        wanted.setdefault(key, []).append(value)
+    if labels is None:
+        return not wanted
+    return all(any(labels.says(key, value) for value in values) for key, values in wanted.items())
