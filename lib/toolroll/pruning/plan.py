@@ -146,7 +146,7 @@ _SOUND: dict[str, Callable[[Any], bool]] = {
         one is None or (isinstance(one, list) and all(isinstance(row, str) and not set(row) - {*"01"} for row in one))
     ),
     "softmax": lambda one: one in ("renorm", "authors"),
-    "drops": lambda one: one is None or (isinstance(one, list) and all(map(_is_drop, one))),
+    "drops": lambda one: one is None or (isinstance(one, list | tuple) and all(map(_is_drop, one))),
 }  #: what each part of a plan may be as JSON
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from toolroll.errors import RowError, ToolrollError, UsageError
 
-_NUMBER = re.compile(r"^\s*\d+\s*:")
+_NUMBER = re.compile(r"^\s*\d+\s*:(?!\d)")  # "3:sky", not "10:30 clock"
 Prompts = tuple[tuple[str, ...], ...]
 
 #: The 14 sentences of ViLD that FC-CLIP, SAN and OVSeg use.
@@ -93,16 +93,13 @@ def checked(classes: Iterable[Any]) -> Prompts:
 
 
 def read_prompts_file(path: Path) -> Prompts:
-    """The classes of a file: one a line, `name,synonym,...`, all with `id:` in front or none; not of blank lines."""
+    """The classes of a file: one a line, `name,synonym,...`, with `id:` in front or not; blank lines are skipped."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise UsageError(why or str(error), place=str(path)) from error
-    lines = [line for line in lines if line.strip()]
-    bare = [re.sub(_NUMBER, "", line) for line in lines]
-    if not all(map(_NUMBER.match, lines)):  # then a colon is part of a name, as in "10:30 clock"
-        bare = lines
+    bare = [_NUMBER.sub("", line) for line in lines if line.strip()]
     try:
         return checked(line.rstrip().rstrip(";").split(",") for line in bare)
     except RowError as error:
