@@ -14,7 +14,7 @@ import click
 from toolroll.cli import command, offers_table
 from toolroll.errors import RowError, UsageError
 from toolroll.records import field_types, view
-from toolroll.records.preference import CaptionScores
+from toolroll.records.preference import CaptionScores, CaptionSummary
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row
@@ -41,7 +41,8 @@ it, with CLEVR's synonyms. What a text does not say is not held against it. Each
 that is there: "a cube" finds one of two cubes of different colours.
 
 With --synonyms coco, or FILE with one JSON object {"name": ["another word", ...]}, texts are searched for the words of
-the table, the longest first, plurals too. Objects that the table does not know are looked for by their own words.
+the table, the longest first, plurals too; of Chinese, Japanese and Korean wherever their characters stand. Objects
+that the table does not know are looked for by their own words.
 Everything else that a text says is not looked at, attributes and relations among it.
 """
 
@@ -84,30 +85,33 @@ def main(
     not, what is missed, and the measures.
     """
     from toolroll.preference.mentions import Sums, compared, for_people
+    from toolroll.run.groups import Groups, read_names, values_of
 
     for name, given in (("--table", table), ("--by", by is not None)):
         if given and not summary:
             raise UsageError("goes with --summary", place=name)
     if summary and click.get_current_context().params["resume"]:
         raise UsageError("a summary cannot be resumed", place="--summary")
-    names = tuple(by.split(",")) if by else ()
+    names = read_names(by, CaptionSummary.__struct_fields__)
     reader = _reader(synonyms)
-    sums: dict[tuple[Any, ...], Sums] = {} if names else {(): Sums()}
+    sums = Groups(Sums)
+    if not names:
+        sums.of(())
     for row in rows:
         try:
             fields = row.fields() if text_field or objects_field or names else {}
-            key = _key(fields, names)
+            values = values_of(fields, names)
             found = compared(reader, _text(row, fields, text_field), _objects(row, fields, objects_field))
         except RowError as error:
             yield row.fail(error.why)
             continue
         if summary:
-            sums.setdefault(key, Sums()).add(found)
+            sums.of(values).add(found)
         else:
             yield row.add(mentions=found.named, hallucinated=found.wrong, missed=found.missed, **found.scores())
     if summary and not rows.cut:
-        for key, one in sums.items():
-            record = {**dict(zip(names, key, strict=True)), **one.report()}
+        for values, one in sums:
+            record = {**dict(zip(names, values, strict=True)), **one.report()}
             yield for_people(record, names) if table else record
 
 
@@ -141,11 +145,3 @@ def _objects(row: Row[Any], fields: dict[str, Any], name: str | None) -> list[An
     if not isinstance(given, list):
         raise RowError(f"`{name}` is no list of objects and no scene" if name else "no `objects` and no `scene`")
     return given
-
-
-def _key(fields: dict[str, Any], names: tuple[str, ...]) -> tuple[Any, ...]:
-    key = tuple(fields.get(name) for name in names)
-    for name, value in zip(names, key, strict=True):
-        if isinstance(value, list | dict):
-            raise RowError(f"`{name}` is no single value")
-    return key

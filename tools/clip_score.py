@@ -7,6 +7,7 @@ toolroll.preference.encoders.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,13 @@ from toolroll.options import GroupedOption
 from toolroll.preference.scoring import ScoringOptions, image_paths, scored, scoring_options
 from toolroll.records import field_types, view
 from toolroll.records.preference import ImageTexts
+from toolroll.run.blocks import in_blocks
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.preference.scores import Job, TextScore
     from toolroll.run.log import Log
     from toolroll.run.loop import Rows
-    from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
   Captions by their images, with a CLIP model in a folder:
@@ -65,7 +66,7 @@ for rounding.
 )
 @option_group("scoring", ScoringOptions, scoring_options(GroupedOption))
 def main(
-    rows: Rows[Any], *, scoring: ScoringOptions, text_field: str | None, images: Path | None, log: Log, stop: StopFlag
+    rows: Rows[Any], *, scoring: ScoringOptions, text_field: str | None, images: Path | None, log: Log
 ) -> Iterator[Row[Any]]:
     """Say how well texts fit their images, by a contrastive encoder.
 
@@ -90,7 +91,9 @@ def main(
     def fail(row: Row[Any], why: str) -> Row[Any]:
         return row.fail(why)
 
-    yield from scored(rows, rows.ready, lambda: scoring.open(log, lambda: bool(stop)), job_of, add, fail)
+    scorer = cache(lambda: scoring.open(log))
+    for block in in_blocks(rows, lambda: scoring.clip_batch, rows.ready):
+        yield from scored(block, scorer, job_of, add, fail)
 
 
 def _texts(row: Row[Any], name: str | None) -> tuple[list[str], bool]:

@@ -6,7 +6,6 @@ Holds a few numbers an objective. Formulas: toolroll.abduction.momentum. Paper: 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,9 +113,6 @@ def _begun(objectives: str, options: dict[str, Any], state: Path | None) -> Curr
     names = [name.strip() for name in objectives.split(",")]
     if not all(names) or len(set(names)) < len(names):
         raise UsageError("expected names, each once, with commas between them", place="--objectives")
-    for name, value in options.items():
-        if not math.isfinite(value):
-            raise UsageError("not finite", place=f"--{name}")
     rule: Rule = Rule(**options)
     if rule.floor > rule.ceil:
         raise UsageError("above --ceil", place="--floor")

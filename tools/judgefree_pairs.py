@@ -6,8 +6,8 @@ toolroll.preference.decision. Paper: arXiv:2411.17760.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +28,7 @@ from toolroll.preference.work import Work
 from toolroll.records import field_types, view
 from toolroll.records.base import said
 from toolroll.records.preference import JudgefreePair
+from toolroll.run.blocks import in_blocks, to_do
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
     from toolroll.run.log import Log
     from toolroll.run.loop import Rows
     from toolroll.run.manifest import Manifest
-    from toolroll.run.signals import StopFlag
 
 STAGES = ("generate", "score", "decide")
+Step = Callable[[list[Work]], list[Work]]  #: what is done to records that are worked on together
 
 EXAMPLES = """
   Pairs about images, checked, and training on them:
@@ -75,7 +76,10 @@ scenes and charts; --clip glance (or what TOOLROLL_CLIP names) is the encoder fo
 written, and with --round in which round of training. Log-probabilities under a reference are not noted: pair-logps
 makes them, of the tokens that are trained on.
 
-Seeds come from --seed, the row's id and the number of the pair, so order, batches, shards and resuming change no draw.
+Seeds come from --seed, the row's id and the number of the pair, so order, batches and shards change no draw. Scores
+move in their last bits with what shares a batch: a run that is resumed makes what was in hand anew, together as before,
+so that of the same files, with the same --batch-size and --clip-batch, the output has the same bytes. One that is asked
+to stop finishes what is in hand, up to twice --batch-size answers; a smaller one makes that shorter.
 
 score. As clip-score does; `clip` has the scores of both answers, sentence by sentence. --scorer-preset csr is 100 times
 1 - mean((1 - a) m + a e), where m and e are the ranks of a sentence among those in its place, divided by their number,
@@ -93,9 +97,11 @@ in the manifest); with --with-dropped they are, and have `action` drop: filter t
 tells what came out.
 
 Pairs of RLAIF-V (`question`, `image` or `image_path`), POVID (`conversations`, `rejected_conversations`) and TRL,
-explicit or with the prompt in the answers, are read, and written in the --format; `image` becomes `images`, other
-fields stay. A prompt that is text without a mark for its image becomes a message, as do its answers. TRL's trainer
-wants images, not paths: cast the column to datasets.List(datasets.Image()). dpo-train reads paths.
+explicit or with the prompt in the answers, are read, and written in the --format; `image` becomes `images`, and
+conversations become `prompt`, `chosen` and `rejected`; other fields stay. A row that has these three is taken for such
+a pair, whatever else it has. A prompt that is text without a mark for its image becomes a message, as do its answers;
+in messages, <image> in the text gives way to a place. TRL's trainer wants images, not paths: cast the column to
+datasets.List(datasets.Image()). dpo-train reads paths.
 """
 
 _READS = msgspec.defstruct(
@@ -178,7 +184,6 @@ def main(
     sampling: SamplingOptions,
     seed: int,
     log: Log,
-    stop: StopFlag,
     manifest: Manifest | None,
 ) -> Iterator[Row[Any]]:
     """Make preference pairs about images, and check them with a contrastive encoder.
@@ -191,18 +196,18 @@ def main(
     if click.get_current_context().params["resume"] and (rules.max_gap == "auto" or "duplicate" in rules.drop):
         raise UsageError("--max-gap auto and --drop duplicate need all pairs at once", place="--resume")
     generator: Generator | None = None
-    works: Iterator[Work]
+    steps: list[Step] = []
     if "generate" in stages:
-        draw = sampling.sampling(seed=0)
-        generator = Generator(generation, model, draw, seed=seed, folder=images, log=log, stop=stop)
-        works = generator(rows)
+        generator = Generator(generation, model, sampling.sampling(seed=0), seed=seed, folder=images, log=log)
+        blocks = generator(rows)
     else:
-        works = _read(rows)
+        blocks = _read(rows, scoring.clip_batch if "score" in stages else 1)
     if "score" in stages:
-        works = _scored(works, rows, lambda: scoring.open(log, lambda: bool(stop)), images)
+        steps.append(partial(_scored, cache(lambda: scoring.open(log)), images))
         if scorer_preset == "csr":
-            engine = generator.engine if generator else partial(model.open_image_text, log.note, stopped=stop.__bool__)
-            works = Ranker(csr_weight, engine, min_chars=scoring.min_chars, folder=images)(works, rows.ready)
+            engine = generator.engine if generator else partial(model.open_image_text, log.note)
+            steps.append(Ranker(csr_weight, engine, min_chars=scoring.min_chars, folder=images))
+    works = _through(blocks, steps)
     decider = Decider(rules)
     if "decide" in stages:
         works = decider(works)
@@ -223,30 +228,35 @@ def _stages(text: str) -> tuple[str, ...]:
     return found
 
 
-def _read(rows: Rows[Any]) -> Iterator[Work]:
+def _read(rows: Rows[Any], size: int) -> Iterator[list[Work]]:
+    """Pairs that exist, as many at a time as are scored together."""
     resumed = click.get_current_context().params["resume"]
-    for row in rows:
+
+    def one(row: Row[Any]) -> Work:
         if resumed and row.view.id is None:
             raise ToolrollError("no `id` to resume by", place=row.place)
-        if rows.written(row):
-            continue
         work = Work(row, {})
         try:
             work = Work.of(row)
-            yield work.set(**in_form(work.fields))
+            work.set(**in_form(work.fields))
         except RowError as error:
-            yield work.fail(error.why)
+            work.fail(error.why)
+        work.written = rows.written(row)
+        return work
+
+    for block in in_blocks(map(one, rows), lambda: size, rows.ready):
+        yield to_do(block, lambda work: work.written, more=rows.more_written())
 
 
-def _scored(works: Iterable[Work], rows: Rows[Any], open_scorer: Any, images: Path | None) -> Iterator[Work]:
-    name = ""
+def _through(blocks: Iterable[list[Work]], steps: Sequence[Step]) -> Iterator[Work]:
+    """The records behind all steps, without those that are written already."""
+    for block in blocks:
+        for step in steps:
+            block = step(block)
+        yield from (work for work in block if not work.written)
 
-    def opened() -> Scorer:
-        nonlocal name
-        scorer: Scorer = open_scorer()
-        name = scorer.encoder.name
-        return scorer
 
+def _scored(scorer: Callable[[], Scorer], images: Path | None, works: list[Work]) -> list[Work]:
     def job_of(work: Work) -> Job | None:
         from toolroll.preference.scores import Job
 
@@ -257,9 +267,9 @@ def _scored(works: Iterable[Work], rows: Rows[Any], open_scorer: Any, images: Pa
 
     def add(work: Work, found: list[TextScore]) -> Work:
         chosen, rejected = (one.record() for one in found)
-        return work.set(clip={"chosen": chosen, "rejected": rejected, "model": name})
+        return work.set(clip={"chosen": chosen, "rejected": rejected, "model": scorer().encoder.name})
 
-    return scored(works, rows.ready, opened, job_of, add, Work.fail)
+    return scored(works, scorer, job_of, add, Work.fail)
 
 
 def _tell(decider: Decider, log: Log, manifest: Manifest | None) -> None:

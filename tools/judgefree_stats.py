@@ -51,7 +51,7 @@ more than a tenth of pairs have an answer that was cut.
 @click.option(
     "--bin",
     "bin_width",
-    type=click.FloatRange(min=1e-6, max=1e100),
+    type=click.FloatRange(min=1e-6),
     default=1.0,
     show_default=True,
     help="Width of a bin of the histogram.",

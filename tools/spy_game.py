@@ -72,7 +72,10 @@ its own, or as a spy repeats another's clue (--spy-copy), and votes for who name
 A game in which a player fails, such as by a missing image, is an error row that keeps the turns so far; others go on.
 
 A game has an id (the pair's), a sample and a seed, which are all that a game depends on besides the models, so order,
-batches, shards and resuming change nothing. `winner` is who won: the civilians where the spy has more votes than any
+batches and shards change nothing but the last bits of log-probabilities, which move with the games beside it. A run
+that is resumed plays those games anew that were in hand, --at-once of them as before, so that of the same files the
+output has the same bytes. One that is asked to stop plays the games in hand to their end; a smaller --at-once makes
+that shorter. `winner` is who won: the civilians where the spy has more votes than any
 other, the spy where another has, and --undecided where several have most or nobody any, which the paper leaves open.
 
 The authors draw at temperature 0.8, clues of 20 and votes of 100 tokens or more and with a penalty on repetition in

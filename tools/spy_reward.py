@@ -5,7 +5,6 @@ Rewards: toolroll.spygame.rewards. Paper: arXiv:2509.25541, equations 1, 2, 4 an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +38,7 @@ cannot be read count for nobody; a vote for oneself counts. All clues of a playe
 Votes. --preset paper: 1 for the spy, -0.5 for N/A, -1 for another, or if it cannot be read. code: with a that number
 and f 1 or 0 for `format_ok`, 0.3 (2 f - 1) + 1.2 a + 0.99 [a > 0]; a vote without `format_ok` is taken for
 well-formed. The spy's own vote, which only the authors' older game has, is 0.5 for another player, 0.2 for N/A, -1 for
-itself; that one that cannot be read is -1, too, is a guess.
+itself; that one that cannot be read is -1, too, is a guess. A number that is no player's cannot be read, either.
 
 --advantages: of a clue, its reward less the running mean b of its role's, which learns from each game by
 b <- alpha b + (1 - alpha) mean reward of the role, before (--order post, paper and code) or after (pre, SPIRAL) it is
@@ -47,9 +46,10 @@ used. Of a vote, (r - mean) / (sd + 1e-8) over the votes of the game, only centr
 says what a vote gets that is alone. group-advantage can do both from rows of turns, too:
 --estimator rae --group game_id for clues, --std population --eps 1e-8 for votes.
 
---state keeps the means in a file. It knows the last 100,000 games by id, sample, seed and policy version, and counts
-each once, so that rows may be sent again, and rows of turns and of games go together. It is written at the end, and
-whenever there is nothing to read for the moment, and refuses another --alpha or --order than it began with.
+The last 100,000 games are known by id, sample, seed and policy version, and count once each, so that rows of turns and
+of games go together. A game without `id` is another one than any. --state keeps means and games in a file, so that rows
+may be sent again; there, games need an `id`. It is written at the end, and whenever there is nothing to read for the
+moment, and refuses another --alpha or --order than it began with.
 
 A row with `stage` is a turn, as `spy-game --turns` writes it; any other is a game.
 
@@ -177,9 +177,6 @@ def main(
     from toolroll.train.advantage import RoleBaselines
     from toolroll.train.grouping import RoleState
 
-    for name in ("beta", "lam"):
-        if not math.isfinite(options[name]):
-            raise UsageError("not finite", place=f"--{name.replace('lam', 'lambda')}")
     if state is not None and not (options["advantages"] and options["clues"] == "rae"):
         raise UsageError("goes with --advantages and --clue-advantage rae", place="--state")
     if stage is not None and not as_turns:
@@ -208,11 +205,9 @@ def _valued(row: Row[Any], scorer: Any, rows: Rows[Any], *, as_turns: bool, stag
         if as_turns and seen.stage is None:
             from toolroll.spygame.turns import row_of
 
-            yield from (
-                row_of(row, turn)
-                for turn in scorer.turns(seen, row.fields())
-                if stage in (None, turn["stage"]) and not rows.done(turn["id"], turn["sample"])
-            )
+            for turn in scorer.turns(seen, row.fields()):
+                if stage in (None, turn["stage"]) and not rows.done(turn["id"], turn["sample"]):
+                    yield row_of(row, turn)
             return
         made = row.add(**(scorer.game(seen, row.fields) if seen.stage is None else scorer.turn(seen)))
     except RowError as error:

@@ -12,9 +12,9 @@ import click
 import msgspec
 
 from toolroll.cli import command, offers_table
-from toolroll.errors import RowError, UsageError
+from toolroll.errors import RowError
 from toolroll.records import view
-from toolroll.records.spygame import SpyGame, SpyTurn, SpyVote
+from toolroll.records.spygame import SpyGame, SpyStats, SpyTurn, SpyVote
 
 if TYPE_CHECKING:
     from toolroll.run.loop import Rows
@@ -71,36 +71,24 @@ def main(rows: Rows[Any], *, by: str, undecided: Any, table: bool) -> Iterator[d
 
     Reads games with `n_players`, `spy` and `votes`; prints a row over all, or one for each group of --by.
     """
+    from toolroll.run.groups import Groups, read_names, values_of
     from toolroll.spygame.scoring import checked_votes
-    from toolroll.spygame.stats import Tally, for_people
+    from toolroll.spygame.stats import Sums, for_people
 
-    names = tuple(part.strip() for part in by.split(",")) if by else ()
-    if not all(names) or len(set(names)) < len(names):
-        raise UsageError("expected names, each once, with commas between them", place="--by")
-    tally = Tally()
+    names = read_names(by, SpyStats.__struct_fields__)
+    groups = Groups(Sums)
     if not names:
-        tally.of(())
+        groups.of(())
     for row in rows:
         seen = row.view
         try:
             votes = [(voter, vote) for voter, vote, _ in checked_votes(seen)]
-            sums = tally.of(_key(row.fields() if names else {}, names))
+            sums = groups.of(values_of(row.fields() if names else {}, names))
         except RowError as error:
             rows.refuse(row, error.why)
             continue
         sums.add(seen.n_players, seen.spy, votes, undecided=undecided)
-        for turn in seen.turns or ():
-            if turn.stage == "clue":
-                sums.clues += 1
-                sums.no_clue += turn.clue is None
-    for key, sums in tally.groups.items():
-        record = {**dict(zip(names, key, strict=True)), **sums.report()}
+        sums.hear(turn.clue for turn in seen.turns or () if turn.stage == "clue")
+    for values, sums in groups:
+        record = {**dict(zip(names, values, strict=True)), **sums.report()}
         yield for_people(record, names) if table else record
-
-
-def _key(fields: dict[str, Any], names: tuple[str, ...]) -> tuple[Any, ...]:
-    key = tuple(fields.get(name) for name in names)
-    for name, value in zip(names, key, strict=True):
-        if isinstance(value, list | dict):
-            raise RowError(f"`{name}` is no single value")
-    return key

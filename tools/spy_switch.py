@@ -18,6 +18,7 @@ from toolroll.records import field_types, view
 from toolroll.records.spygame import SpyIteration, SpyStage
 
 if TYPE_CHECKING:
+    from toolroll.run.log import Log
     from toolroll.run.loop import Rows
     from toolroll.spygame.switch import Switch
 
@@ -104,7 +105,7 @@ _SHARE = click.FloatRange(0, 1)
 )
 @click.option("--state", type=click.Path(path_type=Path), metavar="FILE", help="Go on from here, and keep it here.")
 @click.option("--current", is_flag=True, help="Also write where it stands when the input has ended.")
-def main(rows: Rows[Any], *, state: Path | None, current: bool, **options: Any) -> Iterator[dict[str, Any]]:
+def main(rows: Rows[Any], *, state: Path | None, current: bool, log: Log, **options: Any) -> Iterator[dict[str, Any]]:
     """Say which stage of the game of who is the spy to train next, clues or decisions.
 
     Reads a row for each iteration, with `accuracy` and `na_share`; writes the stage to train next.
@@ -117,10 +118,14 @@ def main(rows: Rows[Any], *, state: Path | None, current: bool, **options: Any) 
         except RowError as error:
             rows.refuse(row, error.why)
             continue
-        if told is not None:
+        if told is None:
+            continue
+        if rows.done(told.step):
+            log.counts.skipped += 1
+        else:
             yield told._asdict()
-            _save(switch, state)
-    if current:
+        _save(switch, state)
+    if current and not rows.cut:
         yield switch.now()._asdict()
     _save(switch, state)
 

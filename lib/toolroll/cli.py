@@ -10,6 +10,7 @@ Nothing heavy is imported here, so that `--help` answers at once.
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import signal
 import sys
@@ -74,6 +75,9 @@ EXECUTION = frozenset(
         "clip_device",
     ]
 )
+
+#: Options that name a file which a command writes beside its output.
+KEPT = ("state", "cache", "clip_cache", "search_cache")
 
 
 class Tool(click.Command):
@@ -170,6 +174,15 @@ class Tool(click.Command):
             return FAILED
         return OK
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read `args`, the environment and the settings file. No option that is a number takes NaN or Infinity."""
+        rest = super().parse_args(ctx, args)
+        for param in self.params:
+            value = ctx.params.get(str(param.name))
+            if isinstance(param.type, click.types.FloatParamType) and not _finite(value):
+                raise click.BadParameter("expected a finite number", ctx=ctx, param=param)
+        return rest
+
     def _call(self, **values: Any) -> None:
         from toolroll.run.manifest import Manifest
         from toolroll.run.signals import StopFlag
@@ -235,6 +248,8 @@ class Tool(click.Command):
         known = {name: value for name, value in values.items() if name in wanted}
         known["inputs"] = tuple(values.get("files", ()))
         known["shard"] = shard
+        files = {f"--{name.replace('_', '-')}": values.get(name) for name in KEPT}
+        known["kept"] = tuple((name, str(path)) for name, path in files.items() if isinstance(path, str | os.PathLike))
         known["group_by"] = tuple(filter(None, (values.get("group_by") or "").split(",")))
         for name in ("output", "errors"):
             known[name] = _with_shard(known.get(name), shard)
@@ -390,6 +405,11 @@ def _with_shard(path: str | None, shard: Any) -> str | None:
 def _usage_why(error: click.ClickException) -> str:
     text = " ".join(error.format_message().split())
     return text[:1].lower() + text[1:].rstrip(".") if text[1:2].islower() else text.rstrip(".")
+
+
+def _finite(value: Any) -> bool:
+    """Whether numbers, however many an option takes, are neither NaN nor infinite."""
+    return all(map(_finite, value)) if isinstance(value, tuple) else value is None or math.isfinite(value)
 
 
 def _dedented(text: str) -> str:

@@ -7,6 +7,7 @@ import re
 import sys
 import tomllib
 
+import click
 import frame
 import jsonschema
 import pytest
@@ -159,9 +160,31 @@ def test_settings_reach_the_command(tmp_path):
 
 @pytest.mark.parametrize("value", ['🦀 "q" \\ \x7f\ttab', "é", ""])
 def test_show_config_quotes_any_text(value, tmp_path):
-    shown = frame.own("tag").run(tmp_path, "--label", value, "--factor", "inf", "--show-config")
+    shown = frame.own("tag").run(tmp_path, "--label", value, "--factor", "1e300", "--show-config")
     settings = tomllib.loads(shown.out.decode())["tag"]
-    assert (settings["label"], settings["factor"]) == (value, float("inf"))
+    assert (settings["label"], settings["factor"]) == (value, 1e300)
+
+
+@pytest.mark.parametrize("command", frame.COMMANDS, ids=str)
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_no_option_that_is_a_number_takes_what_is_none(command, value, tmp_path):
+    """Before anything is done; an option with a least or greatest value may say that instead."""
+    for param in command.tool.params:
+        if isinstance(param.type, click.types.FloatParamType):
+            line = command.line(tmp_path, param.opts[-1], *[value] * param.nargs)
+            with pytest.raises(click.BadParameter, match=r"expected a finite number|is not in the range") as refused:
+                command.tool.make_context(command.name, line[len(command.argv) :])
+            assert refused.value.param is param
+
+
+def test_a_number_that_is_none_is_a_usage_error_wherever_it_stands(tmp_path):
+    tag = frame.own("tag")
+    (tmp_path / "c.toml").write_text("[tag]\nfactor = nan\n")
+    told = "tag: invalid value for '--factor': expected a finite number (see tag --help)\n"
+    for args, env in ((("--factor", "nan"), {}), ((), {"TOOLROLL_FACTOR": "inf"}), (("--config", "c.toml"), {})):
+        result = tag.run(tmp_path, *args, "-o", "out", stdin=tag.lines(1), env=env)
+        assert (result.rc, result.out, result.err) == (2, b"", told)
+    assert [path.name for path in tmp_path.iterdir()] == ["c.toml"]
 
 
 def test_settings_outside_the_command_line_are_checked_too(tmp_path):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import warnings
 
 import frame
 import pytest
 import tiny_clip_models
 import tiny_pairs
+from replying import replying
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("PIL", reason="images are read by pillow")
@@ -155,6 +157,80 @@ def test_a_resumed_run_makes_the_same_pairs(folder, tmp_path):
     (tmp_path / "part.part").write_bytes(b"".join(lines[:3]) + lines[3][:20])
     assert run(folder, *MAKE, "--pairs", "2", "in.jsonl", "--no-meta", "--resume", "-o", tmp_path / "part").rc == whole
     assert (tmp_path / "part").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+STAGES = {  # of 11 rows, with 2 pairs each
+    "generate": (*MAKE, "--pairs", "2", "--batch-size", "4"),
+    "generate,score": (
+        *MAKE[2:],
+        "--stage",
+        "generate,score",
+        "--pairs",
+        "2",
+        "--batch-size",
+        "4",
+        "--clip-batch",
+        "3",
+    ),
+    "csr": (*MAKE[2:], "--stage", "generate,score", "--scorer-preset", "csr", "--pairs", "2", "--batch-size", "4"),
+    "score": ("--stage", "score", "--clip-batch", "4"),
+    "all": (*MAKE[2:], "--pairs", "2", "--batch-size", "4", "--keep-margin", "1"),
+}
+
+
+@pytest.mark.parametrize("stages", STAGES)
+def test_killed_and_resumed_it_makes_the_same_to_the_last_bit(folder, tmp_path, stages):
+    """What shares a batch moves scores in their last bits, so that a resumed run makes the same batches."""
+    asked = [{**ROWS[i % 3], "id": i, "prompt": f"What? {i * 'So? '}"} for i in range(11)]
+    rows = run(folder, *MAKE, "--pairs", "2", rows=asked).rows if stages == "score" else asked
+    (folder / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    args = (*STAGES[stages], "--clip", "clip", "--no-meta", "many.jsonl")
+    whole = run(folder, *args).out
+    lines = whole.splitlines(keepends=True)
+    out, part = tmp_path / "out", tmp_path / "out.part"
+    assert len(lines) >= 10
+    for kept in (1, 4, len(lines) // 2, len(lines) - 1):
+        part.write_bytes(b"".join(lines[:kept]) + lines[kept][:20])
+        run(folder, *args, "--resume", "-o", out)
+        assert out.read_bytes() == whole, kept
+
+
+def test_resumed_no_row_is_written_twice(folder, tmp_path):
+    """Not one that is a pair already, nor one that failed before a pair was made."""
+    rows = [{**ROWS[0], "chosen": "A", "rejected": "B"}, {"id": "x", "image": 7}, {**ROWS[1], "id": "d"}]
+    (folder / "mixed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    args = (*MAKE, "--on-error", "keep", "--no-meta", "mixed.jsonl")
+    whole = run(folder, *args).out
+    lines = whole.splitlines(keepends=True)
+    for kept in range(3):
+        (tmp_path / "out.part").write_bytes(b"".join(lines[:kept]) + lines[kept][:9])
+        run(folder, *args, "--resume", "-o", tmp_path / "out")
+        assert (tmp_path / "out").read_bytes() == whole
+
+
+@pytest.mark.network
+def test_asked_to_stop_it_finishes_the_rows_in_hand(folder, tmp_path):
+    processes = []
+
+    def answer():
+        if len(processes) == 1 and part.exists() and part.stat().st_size:  # while the second rows are made
+            processes.append(processes[0].send_signal(signal.SIGTERM))
+        return "A red square."
+
+    (folder / "nine.jsonl").write_text("".join(json.dumps({**ROWS[0], "id": i}) + "\n" for i in range(99)))
+    part = tmp_path / "out.part"
+    args = ("--stage", "generate,score", "--h", "0", "--clip", "clip", "--clip-device", "cpu", "--window", "2")
+    with replying(answer) as url:
+        line = [COMMAND.argv[0], *args, "--base-url", url, "--model", "m", "-o", str(tmp_path / "out"), "nine.jsonl"]
+        with frame.started(line, cwd=folder, warm_start=True) as process:
+            processes.append(process)
+            stopped = frame.ended(process)
+    told = "judgefree-pairs: warning: stopped by SIGTERM; --resume continues it"
+    assert (stopped.rc, stopped.complaints[-1:]) == (75, [told])
+    rows = [json.loads(line) for line in part.read_bytes().splitlines()]
+    assert [row["id"] for row in rows] == list(range(len(rows)))
+    assert len(rows) == 4  # the rows of two blocks
+    assert all(row["clip"]["rejected"]["score"] is not None for row in rows)
 
 
 def test_from_images_to_training(folder, tmp_path):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import frame
 import pytest
+from replying import replying
 
 COLORS = ("gray", "red", "blue", "green", "brown", "purple")
 SHAPES = ("cube", "sphere", "cylinder")
@@ -95,6 +97,66 @@ def test_killed_and_resumed_the_output_has_the_same_bytes(tmp_path, more):
         part.write_bytes(b"".join(lines[:kept]) + lines[kept][:20])
         assert game(tmp_path, *args, "-o", "out.jsonl", "--resume", "pairs.jsonl").rc == 0
         assert (tmp_path / "out.jsonl").read_bytes() == expected
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """Pairs with pictures, and how a tiny model plays about them."""
+    pytest.importorskip("torch")
+    image = pytest.importorskip("PIL.Image", reason="images are read by pillow")
+    folder = tmp_path_factory.mktemp("seen")
+    for i in range(8):
+        image.new("RGB", (16, 16), (30 * i, 9, 99)).save(folder / f"{i}.png")
+    rows = [{"id": f"p{i}", "original": f"{2 * i}.png", "modified": f"{2 * i + 1}.png"} for i in range(4)]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+TINY = ("--model", str(frame.ROOT / "tests/data/tiny-llava"), "--device", "cpu", "--prompts", "short", "--no-meta")
+PLAY = (*TINY, "--civilians", 2, "--rounds", 1, "--response-tokens", 12, "--samples", 2, "--at-once", 3, "pairs.jsonl")
+
+
+@pytest.mark.parametrize("more", [(), ("--turns",)], ids=["games", "turns"])
+def test_killed_and_resumed_a_model_says_the_same_to_the_last_bit(seen, tmp_path, more):
+    """Games are played three by three: what they share a batch with moves their log-probabilities."""
+    expected = game(seen, *more, base=PLAY).out
+    lines = expected.splitlines(keepends=True)
+    out, part = tmp_path / "out", tmp_path / "out.part"
+    line = [str(frame.BIN / "spy-game"), *map(str, PLAY), *more, "-o", str(out)]
+    with frame.started(line, cwd=seen, warm_start=True) as process:
+        frame.wait_until(lambda: part.exists() and part.stat().st_size, "a row is written")
+        process.kill()
+    for kept in (None, len(lines) // 2 + 1, len(lines) - 1):
+        if kept is not None:
+            part.write_bytes(b"".join(lines[:kept]) + lines[kept][:20])
+        assert game(seen, *more, "-o", out, "--resume", base=PLAY).rc == 0
+        assert out.read_bytes() == expected
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("more", [(), ("--turns",)], ids=["games", "turns"])
+def test_asked_to_stop_it_plays_the_games_in_hand_to_their_end(tmp_path, more):
+    processes = []
+
+    def answer():
+        if len(processes) == 1:
+            processes.append(processes[0].send_signal(signal.SIGTERM))
+        return r"They do not agree. \boxed{1}"
+
+    (tmp_path / "pairs.jsonl").write_bytes(pairs(*range(5)))
+    args = ("--at-once", 3, "--civilians", 2, "--rounds", 1, "--sight", "words", *more, "-o", "out", "pairs.jsonl")
+    with replying(answer) as url:
+        line = [str(frame.BIN / "spy-game"), "--base-url", url, "--model", "m", "--no-meta", *map(str, args)]
+        with frame.started(line, cwd=tmp_path, warm_start=True) as process:
+            processes.append(process)
+            stopped = frame.ended(process)
+    assert (stopped.rc, stopped.complaints[-1:]) == (
+        75,
+        ["spy-game: warning: stopped by SIGTERM; --resume continues it"],
+    )
+    rows = [json.loads(line) for line in (tmp_path / "out.part").read_bytes().splitlines()]
+    assert [row["id"].partition("#")[0] for row in rows] == [f"p{i}" for i in range(3) for _ in range(5 if more else 1)]
+    assert not any("error" in row for row in rows)
 
 
 def test_a_game_that_fails_is_marked_and_the_others_go_on(tmp_path):

@@ -178,6 +178,102 @@ def test_a_killed_switch_may_be_told_again(tmp_path):
     assert (now["step"], now["stage"], now["dwell"]) == (50, whole.rows[-1]["stage"], whole.rows[-1]["dwell"])
 
 
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_switch_without_a_state_is_resumed(tmp_path, numbered):
+    """The averages begin anew, so that all rows are read again; those that stand in the output are not written."""
+    rows = [{**({"step": i} if numbered else {}), "accuracy": 1.0, "na_share": 0.0} for i in range(1, 51)]
+    whole = run(tmp_path, "spy-switch", "--current", stdin=lines(*rows))
+    bad = run(tmp_path, "spy-switch", "--current", "-o", "out", stdin=lines(*rows[:30]) + b"oops\n")
+    assert (bad.rc, (tmp_path / "out.part").read_bytes().splitlines()) == (1, whole.lines[:30])
+    again = run(tmp_path, "spy-switch", "--current", "--resume", "-o", "out", stdin=lines(*rows))
+    assert (again.rc, "30 skipped" in again.err) == (0, True)
+    assert (tmp_path / "out").read_bytes() == whole.out
+    state = ("--state", "state.json", "-o", "other")
+    assert run(tmp_path, "spy-switch", *state, stdin=lines(*rows[:30]) + b"oops\n").rc == 1
+    if numbered:
+        assert run(tmp_path, "spy-switch", *state, "--resume", stdin=lines(*rows)).rc == 0
+        assert (tmp_path / "other").read_bytes().splitlines() == whole.lines[:50]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [("spy-switch",), ("spy-reward", "--advantages"), ("group-advantage", "--estimator", "rae")],
+    ids=lambda x: x[0],
+)
+def test_a_state_is_neither_an_output_nor_an_input(tmp_path, line):
+    (tmp_path / "in").write_bytes(b"")
+    for args in (("-o", "same"), ("-o", "./same"), ("-e", "same"), ("in", "--state", "in")):
+        refused = run(tmp_path, *line, "--state", "same", *args)
+        assert (refused.rc, len(refused.complaints)) == (2, 1)
+        assert refused.err.endswith("put are the same file\n")
+    (tmp_path / "same").write_bytes(b"")
+    (tmp_path / "linked").hardlink_to(tmp_path / "same")
+    assert run(tmp_path, *line, "--state", "same", "-o", "linked").rc == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "linked", "same"]
+
+
+def test_games_without_an_id_count_each(tmp_path):
+    named, nameless = GAMES, [{key: value for key, value in one.items() if key != "id"} for one in GAMES]
+    args = ("--advantages",)
+    assert clues(reward(tmp_path, *args, stdin=lines(*nameless))) == clues(reward(tmp_path, *args, stdin=lines(*named)))
+    refused = reward(tmp_path, *args, "--state", "roles.json", stdin=lines(nameless[0]))
+    assert (refused.rc, refused.out) == (1, b"")
+    assert "stdin:1: no `id`, by which --state knows" in refused.err
+    turn = {"stage": "clue", "player": 1, **nameless[0]}
+    refused = reward(tmp_path, *args, stdin=lines(turn))
+    assert (refused.rc, "no `game_id`" in refused.err) == (1, True)
+    assert reward(tmp_path, stdin=lines(turn)).rc == 0
+    refused = reward(tmp_path, "--turns", stdin=lines({**nameless[0], "turns": []}))
+    assert (refused.rc, "no `id`, which names the turns" in refused.err) == (1, True)
+
+
+def test_a_number_and_a_text_are_two_ids(tmp_path):
+    alike = [{**one, "id": name} for one, name in zip(GAMES, (1, "1", '"1"'), strict=True)]
+    args = ("--advantages",)
+    assert clues(reward(tmp_path, *args, stdin=lines(*alike))) == clues(reward(tmp_path, *args, stdin=lines(*GAMES)))
+    turns = [{**one, "turns": [{"stage": "clue", "round": 1, "player": 1}]} for one in alike]
+    rows = reward(tmp_path, *args, "--turns", stdin=lines(*turns)).rows
+    assert len({one["id"] for one in rows}) == 3
+    assert [one["advantage"] for one in reward(tmp_path, *args, stdin=lines(*rows)).rows] == [
+        one["advantage"] for one in rows
+    ]
+
+
+def test_a_vote_for_nobody_who_plays_is_a_wrong_one_whoever_casts_it(tmp_path):
+    votes = [{"voter": 1, "vote": 2}, {"voter": 2, "vote": 7}, {"voter": 3, "vote": 0}, {"voter": 4, "vote": 9}]
+    game = {"id": "g", "n_players": 4, "spy": 2, "votes": votes}
+    also = [f"--also={name}" for name in ("clevr_decision_accuracy", "calculate_game_rewards")]
+    (paper,) = reward(tmp_path, *also, stdin=lines(game)).rows
+    assert paper["rewards"]["decision"] == paper["rewards"]["clevr_decision_accuracy"] == [1, -1, -1, -1]
+    assert paper["rewards"]["calculate_game_rewards"] == pytest.approx([1, 1 - 1 / 3, -1, -1])
+    (code,) = reward(tmp_path, "--preset", "code", stdin=lines(game)).rows
+    assert code["rewards"]["decision"] == pytest.approx([2.49, -0.9, -0.9, -0.9])
+
+
+@pytest.mark.parametrize(
+    ("turns", "why"),
+    [
+        ([{"player": 1}], "`turns`: missing required field `stage` - at `$[0]`"),
+        ([3], "`turns`: Expected `object`, got `int` - at `$[0]`"),
+        ([{"stage": "clue", "player": "1"}], "`turns`: Expected `int | null`, got `str` - at `$[0].player`"),
+        (
+            [{"stage": "decision", "vote_number": "0"}],
+            "`turns`: Expected `int | null`, got `str` - at `$[0].vote_number`",
+        ),
+        ([{"stage": "clue", "player": 1}, {"stage": "clue", "player": 5}], "`player` is none of the players"),
+        ([{"stage": "decision", "vote_number": 3}], "`vote_number` is none of the votes"),
+        ({}, "no `turns` in this game"),
+    ],
+)
+def test_a_turn_that_is_none_fails_its_game_alone(tmp_path, turns, why):
+    good = [{**one, "turns": [{"stage": "clue", "round": 1, "player": 1}]} for one in GAMES]
+    rows = lines(good[0], {**good[1], "turns": turns}, good[2])
+    found = reward(tmp_path, "--turns", "--advantages", "--on-error", "skip", stdin=rows)
+    assert found.rc == 0
+    assert found.complaints[0] == f"spy-reward: stdin:2: {why}"
+    assert found.out == reward(tmp_path, "--turns", "--advantages", stdin=lines(good[0], good[2])).out
+
+
 def test_groups_of_games(tmp_path):
     games = [{**one, "step": number % 2, "sides": ["x"]} for number, one in enumerate(GAMES)]
     rows = run(tmp_path, "spy-stats", "--by", "step", stdin=lines(*games)).rows
@@ -185,8 +281,20 @@ def test_groups_of_games(tmp_path):
     assert run(tmp_path, "spy-stats", "--by", "step", stdin=b"").rows == []
     bad = run(tmp_path, "spy-stats", "--by", "sides", stdin=lines(*games))
     assert (bad.rc, "`sides` is no single value" in bad.err) == (1, True)
-    for by in ("a,,b", "a,a"):
+    for by in ("a,,b", "a,a", "spy_win_rate", "step,n_games"):
         assert run(tmp_path, "spy-stats", "--by", by).rc == 2
+    values = [1, 1.0, True, "1", None, 1]
+    rows = run(tmp_path, "spy-stats", "--by", "k", stdin=lines(*({**GAMES[0], "k": value} for value in values))).rows
+    assert [(type(one["k"]), one["n_games"]) for one in rows] == [
+        *((int, 2), (float, 1), (bool, 1), (str, 1), (type(None), 1))
+    ]
+
+
+def test_clues_that_are_missing_or_empty(tmp_path):
+    turns = [{"stage": "clue", "role": "spy", "clue": clue} for clue in ("A cube.", "", " ", None)]
+    turns += [{"stage": "clue", "role": "spy"}, {"stage": "decision", "role": "spy"}]
+    (row,) = run(tmp_path, "spy-stats", stdin=lines({**GAMES[0], "turns": turns})).rows
+    assert (row["n_clues"], row["no_clue_share"]) == (5, 0.8)
 
 
 def test_the_turns_of_one_stage(tmp_path):

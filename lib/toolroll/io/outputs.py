@@ -14,7 +14,7 @@ import os
 import stat
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +176,11 @@ def _whole_lines(part: Path) -> Iterator[bytes]:
             return
 
 
-def check_distinct(inputs: list[InputFile], outputs: list[Sink]) -> None:
-    """Refuse to write into a file that is being read, whatever its name, or twice into one file."""
+def check_distinct(inputs: list[InputFile], outputs: list[Sink], kept: Iterable[tuple[str, str]] = ()) -> None:
+    """Refuse to write into a file that is being read, whatever its name, or twice into one file.
+
+    `kept` are options, and the files that they name, which the command writes of its own accord.
+    """
     if len(outputs) == 2:
         first, second = outputs
         same = first.path is None and second.path is None
@@ -186,13 +189,27 @@ def check_distinct(inputs: list[InputFile], outputs: list[Sink]) -> None:
             same = same or os.path.realpath(first.name) == os.path.realpath(second.name)
         if same:
             raise UsageError("rows and errors cannot go to the same place", place=second.name)
+    own = [(option, path, _identities(path)) for option, path in kept]
     for sink in outputs:
-        names = {sink.identity}
-        if sink.path is not None and Path(sink.path).exists():
-            names.add(identity_of(os.stat(sink.path)))
+        names = {sink.identity, *_identities(sink.path)} - {None}
         for file in inputs:
-            if file.identity is not None and file.identity in names:
+            if file.identity in names:
                 raise UsageError("input and output are the same file", place=file.name)
+        for option, path, its in own:
+            if not names.isdisjoint(its):
+                raise UsageError(f"{option} and the output are the same file", place=path)
+    for file in inputs:
+        for option, path, its in own:
+            if file.identity is not None and file.identity in its:
+                raise UsageError(f"{option} and the input are the same file", place=path)
+
+
+def _identities(path: str | None) -> set[Any]:
+    """What tells the file of this name from others: where it is, and device and inode of one that exists."""
+    if path is None:
+        return set()
+    found = Path(path)
+    return {os.path.realpath(path), identity_of(found.stat()) if found.exists() else None} - {None}
 
 
 def _is_special(path: str) -> bool:

@@ -63,12 +63,13 @@ def freest_gpu(count: int) -> tuple[int, int | None]:
     return best, free[best]
 
 
-def choose_device(device: str = "auto", dtype: str = "auto") -> Device:
+def choose_device(device: str = "auto", dtype: str = "auto", *, option: str = "--device") -> Device:
     """Choose where and in which format a model runs, and set torch's number of CPU threads.
 
     `device`: "auto" (the freest GPU, else the CPU), "cpu", "cuda" (the freest GPU) or "cuda:N".
     `dtype`: "auto" is bfloat16 on a GPU that has it, float16 on one that has not, float32 on the CPU
-    (bfloat16 arithmetic is emulated there, 10 to 50 times slower). Raises UsageError for a device that is not there.
+    (bfloat16 arithmetic is emulated there, 10 to 50 times slower). Raises UsageError, with the `option` that named it
+    as its place, for a device that is not there.
     """
     import torch
 
@@ -76,16 +77,16 @@ def choose_device(device: str = "auto", dtype: str = "auto") -> Device:
         raise UsageError(f"{dtype!r} is not one of {', '.join(DTYPES)}", place="--dtype")
     kind, _, index = device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdigit())):
-        raise UsageError(f"{device!r} is not auto, cpu, cuda or cuda:N", place="--device")
+        raise UsageError(f"{device!r} is not auto, cpu, cuda or cuda:N", place=option)
     threads = cpu_threads()
     torch.set_num_threads(threads)
     if kind == "cpu" or not torch.cuda.is_available():
         if kind == "cuda":
-            raise UsageError("torch sees no usable GPU here", place="--device")
+            raise UsageError("torch sees no usable GPU here", place=option)
         chosen = "float32" if dtype == "auto" else dtype
         why = "" if kind == "cpu" else " (no usable GPU)"
         return Device("cpu", chosen, threads, f"cpu, {chosen}, {threads} threads{why}")
-    return _choose_gpu(torch, index, dtype, threads)
+    return _choose_gpu(torch, index, dtype, threads, option)
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -96,10 +97,10 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or ("memory" in text and "alloc" in text)
 
 
-def _choose_gpu(torch: Any, index: str, dtype: str, threads: int) -> Device:
+def _choose_gpu(torch: Any, index: str, dtype: str, threads: int, option: str) -> Device:
     count = int(torch.cuda.device_count())
     if index and int(index) >= count:
-        raise UsageError(f"cuda:{index} asked for, {count} visible", place="--device")
+        raise UsageError(f"cuda:{index} asked for, {count} visible", place=option)
     number, free = (int(index), None) if index else freest_gpu(count)
     chosen = dtype
     if dtype == "auto":

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from toolroll.errors import RowError, ToolrollError
 
 MOST_PIXELS = 89_478_485  #: a quarter of a GiB in RGB; a larger file is taken for one made to fill the memory
+_DESCRIPTORS = ("/dev/stdin", "/dev/fd/", "/proc/")  # names of what the shell has opened for us
 _AS_THEY_ARE = {"JPEG": "image/jpeg", "PNG": "image/png"}  # what every server reads
 
 
@@ -93,22 +97,39 @@ def with_places(messages: Sequence[Any], images: int | None) -> list[Any]:
         content = message["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
         made.append({**message, "content": parts})
-    places = sum(part.get("type") == "image" for message in made for part in message["content"])
-    if places == 0 and images:
+    found = places(made)
+    if found == 0 and images:
         first = next((message for message in made if message["role"] == "user"), made[0])
         first["content"] = [*({"type": "image"} for _ in range(images)), *first["content"]]
-    elif images is not None and places != images:
-        raise RowError(f"{images} images, and places for {places} in the messages")
+    elif images is not None and found != images:
+        raise RowError(f"{images} images, and places for {found} in the messages")
     return made
 
 
-def folder_of(place: str) -> Path:
-    """The folder that paths in a row are relative to: that of the row's file ("file:line"); of stdin, this one.
+def places(messages: Iterable[Mapping[str, Any]]) -> int:
+    """How many images messages have places for."""
+    contents = [message.get("content") for message in messages]
+    return sum(part.get("type") == "image" for parts in contents if isinstance(parts, list) for part in parts)
 
-    >>> folder_of("data/pairs.jsonl:12"), folder_of("stdin:1")
-    (PosixPath('data'), PosixPath('.'))
+
+def folder_of(place: str) -> Path:
+    """The folder that paths in a row are relative to: that of the row's file ("file:line"); of stdin and pipes, this.
+
+    >>> folder_of("data/pairs.jsonl:12"), folder_of("stdin:1"), folder_of("/dev/fd/63:1")
+    (PosixPath('data'), PosixPath('.'), PosixPath('.'))
     """
-    return Path(place.rpartition(":")[0]).parent
+    return _folder(place.rpartition(":")[0])
+
+
+@lru_cache(maxsize=64)
+def _folder(name: str) -> Path:
+    if name.startswith(_DESCRIPTORS):
+        return Path()
+    try:
+        piped = not stat.S_ISREG(os.stat(name).st_mode)
+    except OSError:
+        piped = False
+    return Path() if piped else Path(name).parent
 
 
 def _line(error: Exception) -> str:

@@ -135,6 +135,9 @@ class Batches:
         self._keeps_few = "logits_to_keep" in known
         self._cache_name = "cache" if "cache" in known else "past_key_values"  # an older name of it
 
+    def forget(self) -> None:
+        """Forget what was read of earlier batches, where anything is kept."""
+
     def write(self, batch: Sequence[Asked]) -> list[Written] | None:
         """Answers to all prompts of the batch, in order; None when it was stopped.
 

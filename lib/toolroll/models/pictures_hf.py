@@ -97,6 +97,10 @@ class HFPictures:
         """Log-probs of given answers, in order; a RowError in the place of one that cannot be scored."""
         return self._all(requests, self._score)
 
+    def forget(self) -> None:
+        """Forget what was read of earlier requests, on which the last bits of later answers may depend."""
+        self._ready().forget()
+
     def close(self) -> None:
         """Free the model."""
         self._batches = None

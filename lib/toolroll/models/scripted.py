@@ -158,6 +158,9 @@ def _rule(place: str, line: str) -> tuple[re.Pattern[str], str | Exception]:
         answer = RowError(str(rule["error"])) if "error" in rule else rule["reply"]
         if not isinstance(answer, (str, Exception)):
             raise TypeError
+        str(answer).encode()
         return re.compile(rule["match"]), answer
+    except UnicodeEncodeError as error:
+        raise ToolrollError("lone surrogate in a string", place=place) from error
     except (ValueError, KeyError, TypeError, re.error) as error:
         raise ToolrollError('expected {"match": regular expression, "reply": text}', place=place) from error

@@ -43,6 +43,10 @@ class SharedBatches(Batches):
         self._heads: OrderedDict[Hashable, Layers] = OrderedDict()
         self._version = -1
 
+    def forget(self) -> None:
+        """Forget the pictures of earlier batches."""
+        self._heads.clear()
+
     def _begin(self, batch: Sequence[Asked]) -> Strand:
         places: dict[Hashable, int] = {}
         unlike: list[Asked] = []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Collection
 
-_CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
-_WORD = re.compile(rf"[{_CJK}]|[^\s{_CJK}]+")
+#: Characters, as in a set of a regular expression, that are a word each: of Chinese, Japanese and Korean.
+CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+_WORD = re.compile(rf"[{CJK}]|[^\s{CJK}]+")
 _REFUSAL = re.compile(
     r"\W*(?:(?:i['’]?m|i am|we are) (?:very |so |really )?(?:sorry|unable|not able)\b"
     r"|(?:i|we) (?:can ?not|can['’]?t|could ?n[o'’]?t|won['’]?t)"
@@ -75,6 +77,19 @@ def _repeats(units: list[str], times: int) -> bool:
     return False
 
 
+def is_script(script: str) -> bool:
+    """Whether there are letters of this script, whose Unicode names begin with it.
+
+    >>> is_script("latin"), is_script("old italic"), is_script("latn")
+    (True, True, False)
+    """
+    return any(_is_of(letter, script) for letter in map(chr, range(sys.maxunicode + 1)) if letter.isalpha())
+
+
+def _is_of(letter: str, script: str) -> bool:
+    return unicodedata.name(letter, "").startswith(f"{script.upper()} ")
+
+
 def script_share(text: str, script: str) -> float:
     """Share of the letters of a text that are of a script, by their Unicode names; 1 without letters.
 
@@ -82,7 +97,7 @@ def script_share(text: str, script: str) -> float:
     (0.6666666666666666, 1.0)
     """
     letters = [letter for letter in text if letter.isalpha()]
-    own = sum(unicodedata.name(letter, "").startswith(script.upper()) for letter in letters)
+    own = sum(_is_of(letter, script) for letter in letters)
     return own / len(letters) if letters else 1.0
 
 

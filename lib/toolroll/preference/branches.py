@@ -167,9 +167,7 @@ class HFBranches(HFPictures):
         return replace(job, asked=Both(asked.ids, asked.sampling, asked.features, other, request.h))
 
 
-def open_branches(
-    options: ModelOptions, mixing: Mixing, notify: Callable[[str], None], *, stopped: Callable[[], bool]
-) -> HFBranches:
+def open_branches(options: ModelOptions, mixing: Mixing, notify: Callable[[str], None]) -> HFBranches:
     """Load the model of `options` for two branches. UsageError where another back end than hf is asked for."""
     chosen = choose_backend(options.backend, base_url=options.base_url, device=options.device)
     if options.backend in ("auto", "hf") and options.base_url is None:
@@ -190,7 +188,6 @@ def open_branches(
         mixing=mixing,
         batch=options.batch_size,
         max_context=options.max_tokens,
-        stopped=stopped,
         notify=notify,
     )
 

@@ -12,7 +12,7 @@ import click
 import orjson
 
 from toolroll.errors import RowError, UsageError
-from toolroll.preference.answers import folded, words
+from toolroll.preference.answers import folded, is_script, words
 from toolroll.preference.decision import Rules, Side, best_max_gap, decide, swapped
 from toolroll.preference.texts import text_of
 from toolroll.preference.work import Work
@@ -40,6 +40,8 @@ class RuleOptions:
             raise UsageError("goes with --max-gap", place="--length-two-sided")
         if self.max_gap not in (None, "auto"):
             _limit(self.max_gap)
+        if self.script is not None and not is_script(self.script):
+            raise UsageError(f"Unicode has no letters of a script {self.script!r}", place="--script")
 
     def rules(self, max_gap: float | None = None) -> Rules:
         """The rules; `max_gap` where it is found from the pairs."""
@@ -62,11 +64,10 @@ def rule_options(option: Callable[..., click.Option]) -> list[click.Option]:
     def make(*names: str, **settings: Any) -> click.Option:
         return option(list(names), section="Decision", **settings)
 
+    margin = click.FloatRange(min=0)
     return [
-        make("--keep-margin", type=_Margin(), help="Keep a pair whose scores are more than this apart.  [default: 0]"),
-        make(
-            "--reverse-margin", type=_Margin(), help="Reverse one that is more than this the wrong way.  [default: 0]"
-        ),
+        make("--keep-margin", type=margin, help="Keep a pair whose scores are more than this apart.  [default: 0]"),
+        make("--reverse-margin", type=margin, help="Reverse one that is more than this the wrong way.  [default: 0]"),
         make(
             "--margins",
             type=click.Choice(list(PRESETS)),
@@ -105,13 +106,6 @@ def rule_options(option: Callable[..., click.Option]) -> list[click.Option]:
         ),
         make("--with-dropped", is_flag=True, help="Also write pairs that are dropped, with the reason."),
     ]
-
-
-class _Margin(click.FloatRange):
-    """A number from 0, not NaN and not infinite."""
-
-    def __init__(self) -> None:
-        super().__init__(min=0, max=1e100)
 
 
 class Decider:

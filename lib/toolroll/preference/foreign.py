@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from toolroll.errors import RowError
+from toolroll.models.images import places, with_places
 from toolroll.preference.scoring import Names, image_names
 from toolroll.preference.texts import text_of
 
@@ -19,6 +20,8 @@ Form = Literal["trl", "rlaifv", "llava"]
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _NAMES = {"user": "human", "assistant": "gpt", "system": "system"}
+SIDES = ("chosen", "rejected")
+THREE = ("prompt", *SIDES)
 MARK = "<image>"  #: what stands for an image in texts of LLaVA's kind
 _MARKED = re.compile(r"<[^<>\s]*(?:image|img)[^<>\s]*>|\[IMG\]", re.IGNORECASE)  # in texts of any model's kind
 
@@ -26,27 +29,54 @@ _MARKED = re.compile(r"<[^<>\s]*(?:image|img)[^<>\s]*>|\[IMG\]", re.IGNORECASE) 
 def in_form(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a record that have to be set to make it a pair in TRL's form. RowError for what is no pair.
 
+    One that has `prompt`, `chosen` and `rejected` is such a pair, whatever of other forms it has besides. Marks for
+    images in the text of messages give way to places.
+
     >>> in_form({"question": "What?", "chosen": "A cube.", "rejected": "A dog.", "image": "a.png"})["chosen"]
     [{'role': 'assistant', 'content': [{'type': 'text', 'text': 'A cube.'}]}]
     """
     images = image_names(Names(fields))
-    found = {} if not images or fields.get("images") == images else {"images": images}
+    made: dict[str, Any] = {} if not images or fields.get("images") == images else {"images": images}
+    made |= _three(fields, len(images))
+    values: list[Any] = [made.get(name, fields.get(name)) for name in THREE]
+    texts = [text_of(value, name) for name, value in zip(THREE, values, strict=True)]
+    if values[0] == []:
+        raise RowError("`prompt` is empty")
+    if images and not isinstance(values[0], str) and MARK in texts[0]:
+        made["prompt"] = _unmarked(values[0], len(images))
+    elif images and texts == values and not _MARKED.search(texts[0]):
+        made |= pair(asked(texts[0], len(images)), texts[1], texts[2])
+    return made
+
+
+def _three(fields: Mapping[str, Any], images: int) -> dict[str, Any]:
+    """What of prompt and answers a record has in another form; nothing where it has all three."""
+    if all(fields.get(name) is not None for name in THREE):
+        return {}
     if fields.get("conversations") is not None:
-        return {**found, **_povid(fields, len(images))}
-    for name in ("chosen", "rejected"):
+        return _povid(fields, images)
+    for name in SIDES:
         if fields.get(name) is None:
             raise RowError(f"no `{name}`")
-    if fields.get("prompt") is not None:
-        texts = [fields[name] for name in ("prompt", "chosen", "rejected")]
-        if images and all(isinstance(text, str) for text in texts) and not _MARKED.search(texts[0]):
-            return {**found, **pair(asked(texts[0], len(images)), texts[1], texts[2])}
-        return found
-    if fields.get("question") is not None:
-        texts = [fields[name] for name in ("question", "chosen", "rejected")]
-        if not all(isinstance(text, str) for text in texts):
-            raise RowError("`question`, `chosen` and `rejected` are not all text")
-        return {**found, **pair(asked(texts[0], len(images)), texts[1], texts[2])}
-    return {**found, **_implicit(fields["chosen"], fields["rejected"])}
+    if fields.get("question") is None:
+        return _implicit(fields["chosen"], fields["rejected"])
+    texts = [fields[name] for name in ("question", *SIDES)]
+    if not all(isinstance(text, str) for text in texts):
+        raise RowError("`question`, `chosen` and `rejected` are not all text")
+    return pair(asked(texts[0], images), texts[1], texts[2])
+
+
+#: Fields of other forms, and those of TRL's that take their place.
+_REPLACED = {"image": "images", "conversations": "chosen", "rejected_conversations": "rejected"}
+
+
+def replaced(fields: Mapping[str, Any]) -> dict[str, None]:
+    """The fields of a pair in TRL's form that have to go: the same stands in that form, and may change there.
+
+    >>> replaced({"image": "a.png", "images": ["a.png"], "question": "What?"})
+    {'image': None}
+    """
+    return {name: None for name, other in _REPLACED.items() if name in fields and other in fields}
 
 
 def out_of_form(fields: Mapping[str, Any], form: Form) -> dict[str, Any]:
@@ -113,7 +143,7 @@ def _povid(fields: Mapping[str, Any], images: int) -> dict[str, Any]:
     prompt = [
         {
             "role": role,
-            "content": asked(text, images)[0]["content"] if at == first else [{"type": "text", "text": text}],
+            "content": asked(text, images)[0]["content"] if at == first else [{"type": "text", "text": _bare(text)}],
         }
         for at, (role, text) in enumerate(before)
     ]
@@ -146,7 +176,13 @@ def _bare(text: str) -> str:
     return text.replace(f"{MARK}\n", "").replace(f"\n{MARK}", "").replace(MARK, "").strip()
 
 
-def places(messages: Sequence[Mapping[str, Any]]) -> int:
-    """How many images messages have places for."""
-    parts = [message.get("content") for message in messages]
-    return sum(part.get("type") == "image" for content in parts if isinstance(content, list) for part in content)
+def _unmarked(messages: Sequence[Mapping[str, Any]], images: int) -> list[Any]:
+    """Messages without marks in their texts; where these were their only places, the images go before the question."""
+
+    def bare(content: Any) -> Any:
+        if isinstance(content, str):
+            return _bare(content) if MARK in content else content
+        return [{**part, "text": _bare(part["text"])} if MARK in str(part.get("text")) else part for part in content]
+
+    made = [{**message, "content": bare(message["content"])} for message in messages]
+    return with_places(made, None if places(made) else images)

@@ -8,24 +8,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolroll.errors import RowError, Stopped, ToolrollError
-from toolroll.preference.foreign import answered, asked, in_form, places
+from toolroll.errors import RowError, ToolrollError
+from toolroll.models.images import folder_of, places, with_places
+from toolroll.preference.foreign import answered, asked, in_form
 from toolroll.preference.options import GenerationOptions
 from toolroll.preference.scoring import Names, image_names
 from toolroll.preference.strength import Answer, Plan, planned
 from toolroll.preference.texts import text_of
+from toolroll.preference.uncond import read_uncond
 from toolroll.preference.work import Work
+from toolroll.run.blocks import in_blocks, to_do
 from toolroll.run.seeds import record_seed
 from toolroll.world.questions import DESCRIBE
 
 if TYPE_CHECKING:
+    from toolroll.io.rows import Row
     from toolroll.models.base import Completion, Sampling
     from toolroll.models.options import ModelOptions
     from toolroll.models.pictures import ImageTextEngine, Request
     from toolroll.preference.unseeing import Unseeing
     from toolroll.run.log import Log
     from toolroll.run.loop import Rows
-    from toolroll.run.signals import StopFlag
 
 #: What is asked about an image where a row asks nothing; sprite is asked what it was asked while it learned.
 PROMPTS = (
@@ -38,17 +41,18 @@ PROMPTS = (
     "Describe the scene, with all objects and how they look.",
     "Write a paragraph that describes this image.",
 )
+_PAIRS = 32  # rows of a block while all are pairs already
 
 
 @dataclass(frozen=True, slots=True)
 class _Asking:
-    """A row, what it asks, and the answers that are wanted of it."""
+    """A row, what it asks, and the pairs that are made of it, of which those that are `missing` are not written yet."""
 
     work: Work
     messages: list[dict[str, Any]]
     files: list[Path]
     plan: Plan
-    wanted: frozenset[int]  # numbers of pairs
+    missing: frozenset[int]  # numbers of pairs
 
 
 class Generator:
@@ -63,7 +67,6 @@ class Generator:
         seed: int,
         folder: Path | None,
         log: Log,
-        stop: StopFlag,
     ) -> None:
         from toolroll.models.answers import read_template
         from toolroll.preference.mixing import Mixing
@@ -83,11 +86,12 @@ class Generator:
         self._seed = seed
         self._folder = folder
         self._log = log
-        self._stop = stop
         self._model = model
         self._mixing = mixing
+        self._uncond = read_uncond(options.uncond)
         self._engine: ImageTextEngine | None = None
         self._unseeing: Unseeing | None = None
+        self._asks = False
 
     def close(self) -> None:
         """Free the model."""
@@ -100,49 +104,43 @@ class Generator:
             self._engine = self._open()
         return self._engine
 
-    def __call__(self, rows: Rows[Any]) -> Iterator[Work]:
-        """The records of all pairs of the rows; a row that is a pair already comes out as it is."""
-        held: list[Work | _Asking] = []
-        for row in rows:
-            work = Work(row, {})
-            try:
-                work = Work.of(row)
-                held.append(self._read(work, rows))
-            except RowError as error:
-                held.append(work.fail(error.why))
-            if len(held) >= self._room() or not rows.ready():
-                made = self._written(held)
-                if made is None:
-                    return
-                yield from made
-                held = []
-        if held:
-            yield from self._written(held) or ()
+    def __call__(self, rows: Rows[Any]) -> Iterator[list[Work]]:
+        """The records of the pairs of the rows, block by block; a row that is a pair already comes out as it is."""
+        for block in in_blocks((self._read(row, rows) for row in rows), self._room, rows.ready):
+            if wanted := to_do(block, _is_written, more=rows.more_written()):
+                yield self._made(wanted)
 
     def _room(self) -> int:
-        if self._engine is None:
-            return 1
+        """Rows of a block. Once a row asks something, even if that is written already, the model's capacity says it."""
+        if not self._asks:
+            return _PAIRS
         each = 1 if self._strength is None else 2
-        return max(1, 2 * self._engine.capacity // (self.options.pairs * each))
+        return max(1, 2 * self.engine().capacity // (self.options.pairs * each))
 
     def _open(self) -> ImageTextEngine:
-        from toolroll.preference.unseeing import read_unseeing
-
-        stopped = lambda: bool(self._stop)  # noqa: E731
         if self.options.bounds() == (0.0, 0.0):
-            return self._model.open_image_text(self._log.note, stopped=stopped)
+            return self._model.open_image_text(self._log.note)
         from toolroll.preference.branches import open_branches
+        from toolroll.preference.unseeing import Unseeing
 
-        engine = open_branches(self._model, self._mixing, self._log.note, stopped=stopped)
-        self._unseeing = read_unseeing(self.options.uncond, engine.processor)
+        engine = open_branches(self._model, self._mixing, self._log.note)
+        self._unseeing = Unseeing.of(self._uncond, engine.processor)
         return engine
 
-    def _read(self, work: Work, rows: Rows[Any]) -> Work | _Asking:
-        from toolroll.models.images import folder_of
+    def _read(self, row: Row[Any], rows: Rows[Any]) -> Work | _Asking:
+        work = Work(row, {})
+        try:
+            work = Work.of(row)
+            if work.fields.get("rejected") is None and work.fields.get("rejected_conversations") is None:
+                return self._asking(work, rows)
+            work.set(**in_form(work.fields))
+        except RowError as error:
+            work.fail(error.why)
+        work.written = rows.written(row)
+        return work
 
+    def _asking(self, work: Work, rows: Rows[Any]) -> _Asking:
         fields = work.fields
-        if fields.get("rejected") is not None or fields.get("rejected_conversations") is not None:
-            return work.set(**in_form(fields))
         if fields.get("id") is None:
             raise RowError("no `id`, from which the seeds come")
         names = image_names(Names(fields))
@@ -157,15 +155,14 @@ class Generator:
         if fields.get("chosen") is not None and self._strength is None:
             raise RowError("a row with `chosen` gets no ladder")
         messages = self._asked(fields, len(names))
-        wanted = frozenset(number for number, *_ in plan.pairs if not rows.done(fields["id"], number))
-        self._log.counts.skipped += len(plan.pairs) - len(wanted)
+        missing = frozenset(number for number, *_ in plan.pairs if not rows.done(fields["id"], number))
+        self._log.counts.skipped += len(plan.pairs) - len(missing)
         folder = self._folder or folder_of(work.row.place)
         work.set(prompt=messages, images=names)
-        return _Asking(work, messages, [folder / name for name in names], plan, wanted)
+        self._asks = True
+        return _Asking(work, messages, [folder / name for name in names], plan, missing)
 
     def _asked(self, fields: dict[str, Any], images: int) -> list[dict[str, Any]]:
-        from toolroll.models.images import with_places
-
         given = fields.get("prompt") if fields.get("prompt") is not None else fields.get("question")
         if given is None:
             seed = record_seed(self._seed, fields["id"], "prompt")
@@ -179,23 +176,15 @@ class Generator:
             raise RowError("the prompt is empty")
         return with_places(given, None if places(given) else images)
 
-    def _written(self, held: Sequence[Work | _Asking]) -> list[Work] | None:
-        """The records of all pairs; None when the run was stopped."""
-        jobs = [one for one in held if isinstance(one, _Asking)]
-        if jobs:
-            self.engine()
-        try:
-            answers = self._answers(jobs)
-        except Stopped:
-            return None
+    def _made(self, wanted: Sequence[Work | _Asking]) -> list[Work]:
+        """The records of all pairs."""
+        answers = self._answers([one for one in wanted if isinstance(one, _Asking)])
         made: list[Work] = []
-        for one in held:
+        for one in wanted:
             if isinstance(one, Work):
                 made.append(one)
             else:
-                for number, better, worse in one.plan.pairs:
-                    if number in one.wanted:
-                        made.append(self._pair(one, number, better, worse, answers[id(one)]))
+                made += [self._pair(one, *pair, answers[id(one)]) for pair in one.plan.pairs]
         return made
 
     def _answers(self, jobs: Sequence[_Asking]) -> dict[int, dict[int, Completion | Exception]]:
@@ -207,12 +196,7 @@ class Generator:
         both: list[tuple[_Asking, int, Request]] = []
         for job in jobs:
             given = job.work.fields.get("chosen") is not None
-            needed = {
-                place
-                for number, better, worse in job.plan.pairs
-                if number in job.wanted
-                for place in ((worse,) if given else (better, worse))
-            }
+            needed = {place for _, *two in job.plan.pairs for place in (two[1:] if given else two)}
             for place in sorted(needed):
                 answer = job.plan.answers[place]
                 request = Request(job.messages, replace(self._sampling, seed=answer.seed), job.files)
@@ -235,7 +219,7 @@ class Generator:
     def _pair(
         self, job: _Asking, number: int, better: int, worse: int, answers: dict[int, Completion | Exception]
     ) -> Work:
-        work = Work(job.work.row, dict(job.work.fields), dict(job.work.new))
+        work = Work(job.work.row, dict(job.work.fields), dict(job.work.new), written=number not in job.missing)
         work.set(sample=number)
         given = job.work.fields.get("chosen")
         made: dict[str, Any] = {"chosen": None, "rejected": None, "mix": self.options.mix}
@@ -255,6 +239,10 @@ class Generator:
             made["prompt_tokens"] = None if result.prompt_ids is None else len(result.prompt_ids)
             work.set(**{name: answered(result.text)})
         return work.set(made=made, images_sha256=[_digest(file) for file in job.files])
+
+
+def _is_written(one: Work | _Asking) -> bool:
+    return one.written if isinstance(one, Work) else not one.missing
 
 
 def _noted(answer: Answer, completion: Completion) -> dict[str, Any]:

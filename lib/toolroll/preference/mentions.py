@@ -20,9 +20,12 @@ from typing import Any, Protocol
 import orjson
 
 from toolroll.errors import RowError, ToolrollError
+from toolroll.preference.answers import CJK
 from toolroll.world.words import ATTRIBUTES, VALUES, Mention, mentions
 
 Thing = Hashable
+_WORD = re.compile(rf"[{CJK}]|[^\W_{CJK}]+(?:['’][^\W_{CJK}]+)?")
+_IN_CJK = re.compile(rf"(?<=[{CJK}]) (?=[{CJK}])")  # a space that no text has
 
 
 class Reader(Protocol):
@@ -75,7 +78,8 @@ class Synonyms:
     """Things by the words for them: a table of names, each with further words. The longest words are taken first.
 
     Plurals of -s, -es, -ies and -ves are found. `other` are words that name nothing of the table. An object of a list
-    that is not in the table is looked for by its own words.
+    that is not in the table is looked for by its own words. In Chinese, Japanese and Korean, which do not part words as
+    others do, every character is one.
 
     >>> table = Synonyms({"dog": ["puppy"], "hot dog": []})
     >>> table.named("Two puppies and a hot dog.")
@@ -106,7 +110,7 @@ class Synonyms:
             if not isinstance(one, str) or not (key := _words(one)):
                 raise RowError(f"an object that is no word: {one!r}")
             known = self._all(key)
-            name = known[0] if len(known) == 1 else " ".join(key)
+            name = known[0] if len(known) == 1 else _IN_CJK.sub("", " ".join(key))
             if not known:
                 self._names[key] = name
                 self._longest = max(self._longest, len(key))
@@ -290,7 +294,7 @@ def _solid(one: Any) -> Mention:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"[^\W_]+(?:['’][^\W_]+)?", text.lower().replace("’s ", "'s ")))
+    return tuple(_WORD.findall(text.lower().replace("’s ", "'s ")))
 
 
 def _singular(word: str) -> list[str]:

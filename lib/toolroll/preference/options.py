@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +51,6 @@ class GenerationOptions:
     def bounds(self) -> tuple[float, float]:
         """The smallest and the largest h of any answer."""
         strength = self.strength()
-        if not math.isfinite(self.h_chosen):
-            raise UsageError("not finite", place="--h-chosen")
         if strength is not None and self.h_chosen > strength.bounds[1]:
             raise UsageError("the chosen answer would hallucinate more than any rejected one", place="--h-chosen")
         ends = (*self.levels(),) if strength is None else (*strength.bounds, self.h_chosen)

@@ -13,11 +13,11 @@ search by sentences. Finished answers differ in length: places that not all of t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from toolroll.errors import RowError, Stopped
+from toolroll.errors import RowError
 from toolroll.preference.scoring import Names, image_paths
 from toolroll.preference.sentences import ended
 from toolroll.preference.texts import text_of
@@ -115,32 +115,21 @@ class Ranker:
         self._batch = batch
         self._engine: ImageTextEngine | None = None
 
-    def __call__(self, works: Iterable[Work], ready: Callable[[], bool]) -> Iterator[Work]:
-        """The records, in order."""
-        held: list[Work] = []
-        for work in works:
-            held.append(work)
-            if len(held) >= self._batch or not ready():
-                if not self._rank(held):
-                    return
-                yield from held
-                held = []
-        if held and self._rank(held):
-            yield from held
+    def __call__(self, works: list[Work]) -> list[Work]:
+        """Put their scores into records."""
+        for start in range(0, len(works), self._batch):
+            self._rank(works[start : start + self._batch])
+        return works
 
-    def _rank(self, works: Sequence[Work]) -> bool:
-        """Rank the answers of some records; whether it was not stopped."""
+    def _rank(self, works: Sequence[Work]) -> None:
+        """Rank the answers of some records."""
         sound = [work for work in works if work.error is None]
-        try:
-            said = self._said(sound) if self._weight < 1 else [None] * len(sound)
-        except Stopped:
-            return False
+        said = self._said(sound) if self._weight < 1 else [None] * len(sound)
         for work, logprobs in zip(sound, said, strict=True):
             if isinstance(logprobs, RowError):
                 work.fail(str(logprobs))
             else:
                 self._set(work, logprobs)
-        return True
 
     def _set(self, work: Work, said: Sequence[list[tuple[str, float]]] | None) -> None:
         clip = work.fields["clip"]

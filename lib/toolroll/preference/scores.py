@@ -93,8 +93,7 @@ def aggregated(found: Sequence[SentenceScore], how: Aggregate) -> float | None:
 class Scorer:
     """Scores texts by images with `encoder`, at most `batch` images at a time.
 
-    `cache` keeps vectors of images, by the content of their files and the encoder's weights. `stopped` is asked between
-    batches; when it says so, `score` gives None.
+    `cache` keeps vectors of images, by the content of their files and the encoder's weights.
     """
 
     def __init__(
@@ -106,7 +105,6 @@ class Scorer:
         min_chars: int = 4,
         batch: int = 32,
         cache: Cache | None = None,
-        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self.encoder = encoder
         self.batch = batch
@@ -114,16 +112,13 @@ class Scorer:
         self._aggregate = aggregate
         self._min_chars = min_chars
         self._cache = cache
-        self._stopped = stopped
 
-    def score(self, jobs: Sequence[Job]) -> list[list[TextScore] | RowError] | None:
-        """The scores of each job's texts; a RowError where an image cannot be read; None when it was stopped."""
+    def score(self, jobs: Sequence[Job]) -> list[list[TextScore] | RowError]:
+        """The scores of each job's texts; a RowError where an image cannot be read."""
         split = [[self._windows(text) for text in job.texts] for job in jobs]
         wanted = {tuple(ids) for texts in split for text in texts for _, parts in text for ids in parts}
         texts = self._in_batches(sorted(wanted, key=len), self.encoder.texts, self.batch * _PER_IMAGE)
         images = self._images(path for job in jobs for path in job.images)
-        if texts is None or images is None:
-            return None
         found: list[list[TextScore] | RowError] = []
         for job, own in zip(jobs, split, strict=True):
             vectors = [images[path] for path in job.images]
@@ -154,7 +149,7 @@ class Scorer:
             found.append(SentenceScore(sentence, measured(cosine, self._measure), len(parts), int(lengths.sum())))
         return TextScore(aggregated(found, self._aggregate), tuple(found))
 
-    def _images(self, paths: Iterable[Path]) -> dict[Path, Tensor | RowError] | None:
+    def _images(self, paths: Iterable[Path]) -> dict[Path, Tensor | RowError]:
         """The vectors of image files, of each content once."""
         found: dict[Path, Tensor | RowError] = {}
         keys: dict[Path, bytes] = {}
@@ -170,8 +165,6 @@ class Scorer:
         new = {key: path for path, key in reversed(keys.items()) if key not in vectors}
         todo = list(new.items())
         for start in range(0, len(todo), self.batch):
-            if self._stopped():
-                return None
             some, pictures = [], []
             for key, path in todo[start : start + self.batch]:
                 try:
@@ -188,11 +181,9 @@ class Scorer:
 
     def _in_batches(
         self, items: list[tuple[int, ...]], compute: Callable[[Sequence[Sequence[int]]], Tensor], size: int
-    ) -> dict[tuple[int, ...], Tensor] | None:
+    ) -> dict[tuple[int, ...], Tensor]:
         made: dict[tuple[int, ...], Tensor] = {}
         for start in range(0, len(items), size):
-            if self._stopped():
-                return None
             some = items[start : start + size]
             made |= zip(some, compute(some), strict=True)
         return made

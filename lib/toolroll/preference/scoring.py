@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,7 +29,7 @@ class ScoringOptions:
     clip_device: str = "auto"
     trust_clip_code: bool = False
 
-    def open(self, log: Log, stopped: Callable[[], bool] = lambda: False) -> Scorer:
+    def open(self, log: Log) -> Scorer:
         """Load the encoder."""
         from toolroll.io.cache import Cache
         from toolroll.models.device import choose_device
@@ -37,7 +37,8 @@ class ScoringOptions:
         from toolroll.preference.scores import Scorer
 
         cache = None if self.clip_cache is None else Cache(self.clip_cache)
-        device = choose_device(self.clip_device, "float32" if self.clip_device == "cpu" else "auto")
+        dtype = "float32" if self.clip_device == "cpu" else "auto"
+        device = choose_device(self.clip_device, dtype, option="--clip-device")
         encoder = open_encoder(self.clip, device, trust_remote_code=self.trust_clip_code, notify=log.info)
         if self.clip == GLANCE:
             log.note("model glance, which knows rendered scenes and no photos")
@@ -48,7 +49,6 @@ class ScoringOptions:
             min_chars=self.min_chars,
             batch=self.clip_batch,
             cache=cache,
-            stopped=stopped,
         )
 
 
@@ -92,53 +92,35 @@ def scoring_options(option: Callable[..., click.Option]) -> list[click.Option]:
 
 
 def scored(
-    items: Iterable[T],
-    ready: Callable[[], bool],
-    scoring: Callable[[], Scorer],
+    items: Sequence[T],
+    scorer: Callable[[], Scorer],
     job_of: Callable[[T], Job | None],
     add: Callable[[T, list[TextScore]], T],
     fail: Callable[[T, str], T],
-) -> Iterator[T]:
-    """Score items, as many images at a time as the scorer takes, and give them back in order.
+) -> list[T]:
+    """Score items, as many images at a time as the scorer takes; the items in order.
 
-    `ready` tells whether the next item can be had without waiting. `scoring` opens the scorer when there is an item.
-    `job_of` may raise RowError; with None an item stays as it is. What is left when the scorer is stopped is not given
-    back.
+    `scorer` gives the scorer, and is asked when there is something to score. `job_of` may raise RowError; with None an
+    item stays as it is.
     """
     from toolroll.errors import RowError
 
-    scorer: Scorer | None = None
-    held: list[tuple[T, Job | None]] = []
-
-    def flush() -> list[T] | None:
-        assert scorer is not None
-        found = scorer.score([job for _, job in held if job is not None])
-        if found is None:
-            return None
-        results = iter(found)
-        made = []
-        for item, job in held:
-            result = None if job is None else next(results)
-            if isinstance(result, RowError):
-                made.append(fail(item, str(result)))
-            else:
-                made.append(item if result is None else add(item, result))
-        held.clear()
-        return made
-
-    for item in items:
-        scorer = scorer or scoring()
+    made = list(items)
+    jobs: list[tuple[int, Job]] = []
+    for place, item in enumerate(items):
         try:
-            held.append((item, job_of(item)))
+            job = job_of(item)
         except RowError as error:
-            held.append((fail(item, error.why), None))
-        if len(held) >= scorer.batch or not ready():
-            made = flush()
-            if made is None:
-                return
-            yield from made
-    if held:
-        yield from flush() or ()
+            made[place] = fail(item, error.why)
+        else:
+            jobs += [] if job is None else [(place, job)]
+    size = scorer().batch if jobs else 1
+    for start in range(0, len(jobs), size):
+        some = jobs[start : start + size]
+        for (place, _), result in zip(some, scorer().score([job for _, job in some]), strict=True):
+            item = made[place]
+            made[place] = fail(item, str(result)) if isinstance(result, RowError) else add(item, result)
+    return made
 
 
 class Names:

@@ -162,7 +162,8 @@ def _part(fields: Mapping[str, Any], record: str, name: str) -> Mapping[str, Any
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and abs(value) < 1e100 else None
+    sound = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e100
+    return float(value) if sound else None
 
 
 def _median(ordered: Sequence[float]) -> float | None:

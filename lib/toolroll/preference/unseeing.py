@@ -1,14 +1,6 @@
-"""What the unconditioned branch gets instead of the image and the prompt.
+"""The unconditioned branch: a request without its image, with another one, or with another prompt.
 
-    drop         the prompt without the image
-    blank        an image of one colour, the mean that the model's images are shifted by
-    noise:STEP   the image after so many steps of diffusion: sqrt(a) x + sqrt(1 - a) noise, a the product of 1 - beta,
-                 beta = sigmoid(-6 .. 6 in 1000 steps) (0.005 - 1e-5) + 1e-5; POVID takes step 500, VCD the same betas
-    corrupt      half the time a side of 20 pixels, else other brightness (0.5 .. 1.5) and hue (-0.3 .. 0.3), as STIC
-    prompt:FILE  the image, and a line of the file instead of the prompt
-    shuffle:FILE an image of another row of the file, which has JSON lines with `images` or `image`
-
-What is drawn depends on the seed of the answer alone.
+What is drawn depends on the seed of the answer alone. Kinds of it: `uncond`.
 """
 
 from __future__ import annotations
@@ -20,31 +12,30 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import orjson
 import torch
 from torch import Tensor
 
-from toolroll.errors import RowError, ToolrollError, UsageError
+from toolroll.errors import RowError
 from toolroll.models.images import open_image
 from toolroll.models.pictures import Request
 from toolroll.preference.branches import Alter, Mixed
-from toolroll.preference.scoring import Names, image_names
 from toolroll.preference.strength import uniform
+from toolroll.preference.uncond import STEPS, Uncond
 from toolroll.run.seeds import record_seed
 
-STEPS = 1000
 _SHORT = 20  # pixels
 
 
 @dataclass(frozen=True, slots=True)
-class Unseeing:
-    """The other branch. `step` of noise; `lines` of prompts; `pool` of images; `colour` of a blank one, 0 .. 255."""
+class Unseeing(Uncond):
+    """The other branch. `colour` of a blank image, 0 .. 255."""
 
-    kind: str = "drop"
-    step: int = 0
-    lines: tuple[str, ...] = ()
-    pool: tuple[Path, ...] = ()
     colour: tuple[int, int, int] = (128, 128, 128)
+
+    @classmethod
+    def of(cls, kind: Uncond, processor: Any) -> Unseeing:
+        """The other branch of this kind, for the model of a processor."""
+        return cls(kind.kind, kind.step, kind.lines, kind.pool, _mean_colour(processor))
 
     def __call__(self, request: Request, h: float) -> Mixed:
         """The request with its other branch. RowError where it has no image that could be taken away."""
@@ -71,25 +62,6 @@ class Unseeing:
             return others[_chosen(seed, len(others))]
         image = open_image(path)
         return blank(image, self.colour) if self.kind == "blank" else corrupted(image, seed)
-
-
-def read_unseeing(text: str, processor: Any) -> Unseeing:
-    """The meaning of --uncond. UsageError, or ToolrollError for a file, where it has none."""
-    kind, colon, rest = text.partition(":")
-    if kind in ("drop", "blank", "corrupt") and not colon:
-        return Unseeing(kind, colour=_mean_colour(processor))
-    if kind == "noise":
-        if not rest.isdecimal() or not 1 <= int(rest) <= STEPS:
-            raise UsageError(f"noise has a step from 1 to {STEPS}: noise:500", place="--uncond")
-        return Unseeing(kind, step=int(rest))
-    if kind == "prompt" and rest:
-        lines = tuple(line.strip() for line in _read(rest).splitlines() if line.strip())
-        if not lines:
-            raise ToolrollError("no line with a prompt", place=rest)
-        return Unseeing(kind, lines=lines)
-    if kind == "shuffle" and rest:
-        return Unseeing(kind, pool=_pool(rest))
-    raise UsageError(f"{text!r} is not drop, blank, noise:STEP, corrupt, prompt:FILE or shuffle:FILE", place="--uncond")
 
 
 def noisy(features: Mapping[str, Tensor], step: int, seed: int) -> dict[str, Tensor]:
@@ -173,28 +145,3 @@ def _mean_colour(processor: Any) -> tuple[int, int, int]:
         return (128, 128, 128)
     red, green, blue = (round(255 * part) for part in mean)
     return red, green, blue
-
-
-def _pool(name: str) -> tuple[Path, ...]:
-    found: dict[Path, None] = {}
-    for number, line in enumerate(_read(name).splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = orjson.loads(line)
-            names = image_names(Names(row))
-        except (orjson.JSONDecodeError, AttributeError, RowError) as error:
-            raise ToolrollError(f"no row with an image: {error}", place=f"{name}:{number}") from error
-        found |= dict.fromkeys(Path(name).parent / one for one in names)
-    if not found:
-        raise ToolrollError("no images in it", place=name)
-    return tuple(found)
-
-
-def _read(name: str) -> str:
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ToolrollError(error.strerror or str(error), place=name) from error
-    except UnicodeDecodeError as error:
-        raise ToolrollError("not UTF-8", place=name) from error

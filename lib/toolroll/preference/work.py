@@ -10,7 +10,7 @@ import msgspec
 
 from toolroll.errors import RowError
 from toolroll.io.rows import Row
-from toolroll.preference.foreign import Form, out_of_form
+from toolroll.preference.foreign import Form, out_of_form, replaced
 
 #: The fields of pairs, by the names that toolroll, TRL, RLAIF-V and POVID have for them.
 FIELDS = frozenset(
@@ -24,13 +24,17 @@ FIELDS = frozenset(
 
 @dataclass(slots=True)
 class Work:
-    """A row, its fields as they are now, the names of those that were set, and why it could not be processed."""
+    """A row, its fields as they are now, the names of those that were set, and why it could not be processed.
+
+    One that is `written` stands in the output already, and is worked on only to keep others company.
+    """
 
     row: Row[Any]
     fields: dict[str, Any]
     new: dict[str, None] = field(default_factory=dict)
     error: str | None = None
     dropped: bool = False
+    written: bool = False
 
     @classmethod
     def of(cls, row: Row[Any]) -> Work:
@@ -54,16 +58,15 @@ class Work:
         """The row to be written, in one of the forms pairs have."""
         row = self.row
         made = {name: self.fields[name] for name in self.new}
+        gone = replaced(self.fields)
         if self.error is None and form != "trl" and not self.dropped:
             try:
-                return _changed(row.add(**made), out_of_form(self.fields, form))
+                return _changed(row.add(**made), {**gone, **out_of_form(self.fields, form)})
             except RowError as error:
                 self.error = error.why
         if self.error is not None:
             return row.fail(self.error, **made)
-        if "image" in self.fields and "images" in self.fields:
-            row = _changed(row, {"image": None})  # TRL would take it instead of `images`
-        row = row.add(**made)
+        row = (_changed(row, gone) if gone else row).add(**made)
         row.dropped = self.dropped
         return row
 

@@ -58,7 +58,10 @@ class Contract:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options of a run that every command has."""
+    """The options of a run that every command has.
+
+    `kept` are options of the command's own, with the files they name, that it writes beside its output.
+    """
 
     inputs: tuple[str, ...] = ()
     output: str | None = None
@@ -71,6 +74,7 @@ class Settings:
     shard: Shard | None = None
     group_by: tuple[str, ...] = ()
     table: bool = False
+    kept: tuple[tuple[str, str], ...] = ()
 
 
 def each(rows: Iterable[Row[V]], function: Callable[[Row[V]], Row[V]]) -> Iterator[Row[V]]:

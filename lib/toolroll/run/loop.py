@@ -66,6 +66,7 @@ class Rows(Generic[V]):
         cut: Callable[[], bool] = lambda: False,
         written: Callable[[Row[V]], bool] = lambda _: False,
         blocks: Callable[[Iterable[str]], Iterator[Block[V] | Row[V]]] | None = None,
+        more_written: Callable[[], bool] = lambda: False,
     ) -> None:
         self._rows = rows
         self._blocks = blocks
@@ -74,6 +75,7 @@ class Rows(Generic[V]):
         self._refuse = refuse
         self._cut = cut
         self._written = written
+        self._more_written = more_written
 
     def __iter__(self) -> Iterator[Row[V]]:
         return self._rows
@@ -104,6 +106,10 @@ class Rows(Generic[V]):
     def written(self, row: Row[V]) -> bool:
         """Whether an earlier run, now resumed, has written the row made of this one already."""
         return self._written(row)
+
+    def more_written(self) -> bool:
+        """Whether an earlier run, now resumed, has written more than was asked about so far: rows that come later."""
+        return self._more_written()
 
     def refuse(self, row: Row[V], why: str) -> None:
         """For a command that gives no row back: count and tell a row it cannot use. Raises under `stop`."""
@@ -157,6 +163,7 @@ class Run:
                 self._is_cut,
                 self._was_written,
                 self._blocks,
+                lambda: bool(self.sink.kept),
             )
             for item in make(rows) or ():
                 self._take(item)
@@ -172,7 +179,7 @@ class Run:
     def _start(self) -> None:
         settings = self.settings
         sinks = [self.sink, *([self.error_sink] if self.error_sink else [])]
-        check_distinct(self.reader.files, sinks)
+        check_distinct(self.reader.files, sinks, settings.kept)
         if self.manifest is not None and self.sink.is_file:
             self.manifest.begin(str(settings.output), resume=settings.resume and not self.sink.is_new)
         for sink in sinks:
@@ -470,9 +477,11 @@ def _output_error(error: OSError, sink: Sink) -> Exception:
 
 
 def _take_one(counter: Counter[tuple[bytes, ...]], key: tuple[bytes, ...]) -> bool:
-    if counter[key] <= 0:
+    if key not in counter:
         return False
     counter[key] -= 1
+    if not counter[key]:
+        del counter[key]
     return True
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
-from toolroll.spygame.rewards import NA, Vote, accuracy, tally
+from toolroll.spygame.rewards import Vote, accuracy, tally
 
 NAMES = (
     "clevr_decision_accuracy",
@@ -105,17 +105,18 @@ def game_rewards(votes: Sequence[Vote], spy: int) -> list[float]:
     """calculate_game_rewards: of players 1 to n, all of whom vote; `votes[i]` is that of player i + 1. In [-1, 1].
 
     With N players, r votes received: a civilian gets 1 for naming the spy, else -1, less 0.6 r / (N - 1). The spy gets
-    1 - r / (N - 1) + 0.5 m / (N - 1), less 1 for naming itself; m counts votes for others, its own too, N/A as half.
+    1 - r / (N - 1) + 0.5 m / (N - 1), less 1 for naming itself; m counts votes for other players, its own too, N/A as
+    half.
 
     >>> [round(reward, 6) for reward in game_rewards([3, 3, 1, 3], 3)]
     [0.8, 1.0, 0.166667, 1.0]
     """
     others = len(votes) - 1
-    received = tally(votes, len(votes)).counts
+    counted = tally(votes, len(votes))
     rewards = []
-    for player, (vote, count) in enumerate(zip(votes, received, strict=True), 1):
+    for player, (vote, count) in enumerate(zip(votes, counted.counts, strict=True), 1):
         if player == spy:
-            misled = sum(0.5 if other == NA else float(isinstance(other, int) and other != spy) for other in votes)
+            misled = sum(counted.counts) - count + 0.5 * counted.na
             reward = 1 - count / others + 0.5 * misled / others - (vote == spy)
         else:
             reward = (1.0 if vote == spy else -1.0) - 0.6 * count / others

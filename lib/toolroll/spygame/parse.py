@@ -21,6 +21,8 @@ _BOX = re.compile(r"\\{1,2}boxed\{")
 _TAG, _CLOSE = "<answer>", "</answer>"
 _NEXT_TAG = re.compile(r"</answer>|<think>|<answer>|\Z")
 _NUMBER = re.compile(r"(?:(?<!\w)[-+])?\d+(?:\.\d+)?")
+_AROUND = " \t\r\n.!?*$`'\""
+_SET_AS = re.compile(r"(?:\\{1,2}(?:text|math|mbox)[a-z]*\{)*([^{}\\]*)\}*")
 _NOBODY = frozenset(["n/a", "na", "none", "unsure", "abstain"])
 
 
@@ -77,7 +79,7 @@ def vote(found: Answer, players: Sequence[int] | range, mode: Mode = "strict") -
         return None
     if mode == "compat":
         return _compat_vote(found.text.strip())
-    if found.text.strip(" \t\r\n.!?*$`'\"").casefold() in _NOBODY:
+    if _bare(found.text).casefold() in _NOBODY:
         return NA
     numbers = set(_NUMBER.findall(found.text))
     if len(numbers) != 1:
@@ -86,6 +88,16 @@ def vote(found: Answer, players: Sequence[int] | range, mode: Mode = "strict") -
     if not number.isascii() or not number.isdigit() or len(number) > 3 or int(number) not in players:
         return None
     return int(number)
+
+
+def _bare(text: str) -> str:
+    r"""An answer without what may stand around it: spaces, marks, and LaTeX that says how it is set.
+
+    >>> _bare(r"$\text{N/A}$."), _bare(r"\textbf{\text{none}}")
+    ('N/A', 'none')
+    """
+    found = _SET_AS.fullmatch(text.strip(_AROUND))
+    return (text if found is None else found[1]).strip(_AROUND)
 
 
 def _strict(response: str) -> tuple[int, str | None]:

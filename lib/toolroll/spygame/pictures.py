@@ -92,10 +92,10 @@ class Pictures:
     def _blank(self, like: Picture, folder: Path) -> Picture:
         """A white picture of the size of another; without an image of that, one that only words can tell.
 
-        Its name is relative to `folder`, as those of the row are.
+        Its name is relative to `folder`, as those of the row are. Who looks at the latter is told what is missing.
         """
         if like.name is None or like.file is None or not like.file.is_file():
-            return Picture(None, None, things=[], words=EMPTY)
+            return Picture(None, like.file, things=[], words=EMPTY)
         import numpy as np
 
         from toolroll.models.images import open_image

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ class Match:
     """One game of a row: number `sample` of those that are played with its pair.
 
     `why` tells why it could not be played to its end. `turns` are the records of its turns so far, `written` the names
-    of turns that are in the output already.
+    of turns that are in the output already; `done` tells that all of it is.
     """
 
     row: Row[Any]
@@ -31,6 +31,7 @@ class Match:
     turns: list[dict[str, Any]] = field(default_factory=list)
     why: str = ""
     written: frozenset[str] = frozenset()
+    done: bool = False
 
     @property
     def going_on(self) -> bool:
@@ -45,13 +46,28 @@ class Seats:
     players: Mapping[Side, Player]
     versions: Mapping[Side, str | None]
 
+    def begin(self) -> None:
+        """Games begin that do not depend on earlier ones."""
+        for player in self.each():
+            player.begin()
+
     def close(self) -> None:
         """Free the players."""
-        for player in {id(player): player for player in self.players.values()}.values():
+        for player in self.each():
             player.close()
 
+    def each(self) -> list[Player]:
+        """The players, one that sits on both sides once."""
+        return list({id(player): player for player in self.players.values()}.values())
 
-def play(matches: Sequence[Match], seats: Seats, *, status: Callable[[str], None], stopped: Callable[[], bool]) -> None:
+
+def play(
+    matches: Sequence[Match],
+    seats: Seats,
+    *,
+    status: Callable[[str], None],
+    stopped: Callable[[], bool] = lambda: False,
+) -> None:
     """Play all to their ends, turn by turn. Stopped is raised between two turns when `stopped` says so.
 
     A player who fails ends its own game only.
@@ -68,7 +84,7 @@ def play(matches: Sequence[Match], seats: Seats, *, status: Callable[[str], None
 def _one_turn(matches: Sequence[Match], seats: Seats) -> None:
     wanted = [(match, ask) for match in matches for ask in match.game.asks()]
     answers: dict[int, Said | Exception] = {}
-    for player in {id(player): player for player in seats.players.values()}.values():
+    for player in seats.each():
         places = [i for i, (_, ask) in enumerate(wanted) if seats.players[_side(ask)] is player]
         if places:
             said = player.answer([_turn(*wanted[i]) for i in places])
@@ -166,15 +182,3 @@ def game_fields(match: Match, seats: Seats, *, spy_image: str, undecided: Winner
         "accused": counted.accused,
         "winner": counted.winner(game.spy, undecided),
     }
-
-
-def in_blocks(matches: Iterable[Match], size: int, ready: Callable[[], bool]) -> Iterator[list[Match]]:
-    """Games to play side by side: `size` of them, fewer where the next would have to be waited for."""
-    block: list[Match] = []
-    for match in matches:
-        block.append(match)
-        if len(block) == size or not ready():
-            yield block
-            block = []
-    if block:
-        yield block

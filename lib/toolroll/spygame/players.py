@@ -46,6 +46,9 @@ class Player(Protocol):
 
     name: str  #: for records
 
+    def begin(self) -> None:
+        """Games begin: nothing of earlier ones may be left, as it would change the last bits of what it says."""
+
     def look(self, picture: Picture) -> None:
         """RowError where it cannot play with this picture."""
 
@@ -83,6 +86,12 @@ class ModelPlayer:
     def identity(self) -> str:
         """Back end, model and, where they are known, weights."""
         return f"{self.name}@{self.engine.weights_id}" if self.engine.weights_id else self.name
+
+    def begin(self) -> None:
+        """Let the model forget what it has read of pictures."""
+        forget = getattr(self.engine, "forget", None)
+        if forget is not None:
+            forget()
 
     def look(self, picture: Picture) -> None:
         """RowError where there is no image, or there are no words for it."""
@@ -143,6 +152,9 @@ class RulePlayer:
     def __init__(self, *, copy: float = 0.0) -> None:
         self._copy = copy
         self._seen: tuple[Picture | None, list[tuple[str, str]]] = (None, [])  # many turns in a row have one picture
+
+    def begin(self) -> None:
+        """Nothing to forget."""
 
     def look(self, picture: Picture) -> None:
         """RowError where nothing says what the scene is."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolroll.errors import RowError
+from toolroll.run.groups import Groups
 from toolroll.run.page import head, safe, table
 from toolroll.spygame.replay_game import STYLE, Album, Shown, page_of
 from toolroll.spygame.rewards import Vote, Winner, tally
 from toolroll.spygame.scoring import checked_votes
-from toolroll.spygame.stats import Tally, for_people
+from toolroll.spygame.stats import Sums, for_people
 
 SEATS = ("spy", "civilians")  #: the models of the summary, by side
 
@@ -28,7 +29,7 @@ class Replay:
     games: int = 0
     failed: int = 0
     shown: list[Shown] = field(default_factory=list)
-    sums: Tally = field(default_factory=Tally)
+    sums: Groups[Sums] = field(default_factory=lambda: Groups(Sums))
 
     def add(self, seen: Any, place: str) -> None:
         """A game that was played, of which `seen` is the view, read at `place`. RowError where it is none."""
@@ -38,11 +39,9 @@ class Replay:
         told: list[tuple[int | str, Vote]] = [(voter, vote) for voter, vote, _ in votes]
         counted = tally([vote for _, vote in told], seen.n_players)
         winner: Winner = counted.winner(seen.spy, seen.winner or "spy")
-        self.sums.of((seen.spy_model, seen.civ_model)).add(seen.n_players, seen.spy, told, undecided=winner)
         sums = self.sums.of((seen.spy_model, seen.civ_model))
-        clues = [turn for turn in seen.turns or () if turn.stage == "clue"]
-        sums.clues += len(clues)
-        sums.no_clue += sum(turn.clue is None for turn in clues)
+        sums.add(seen.n_players, seen.spy, told, undecided=winner)
+        sums.hear(turn.clue for turn in seen.turns or () if turn.stage == "clue")
         self._show(Shown(self.games, seen, place, votes=told, counted=counted, winner=winner))
 
     def add_failed(self, seen: Any, why: str, place: str) -> None:
@@ -65,10 +64,10 @@ class Replay:
     def _summary(self) -> str:
         count = "1 game" if self.games == 1 else f"{self.games} games"
         parts = [f"<h1>Who is the spy: {count}</h1>\n"]
-        groups = self.sums.groups
+        groups = list(self.sums)
         if groups:
-            named = any(name is not None for key in groups for name in key)
-            rows = [_row(key if named else (), sums.report(), sums.games) for key, sums in groups.items()]
+            named = any(name is not None for key, _ in groups for name in key)
+            rows = [_row(key if named else (), sums.report(), sums.games) for key, sums in groups]
             parts.append(table(rows))
         if self.failed:
             some = "1 game" if self.failed == 1 else f"{self.failed} games"

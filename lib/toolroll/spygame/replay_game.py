@@ -13,6 +13,7 @@ from toolroll.models.images import data_url, folder_of
 from toolroll.run.page import safe
 from toolroll.spygame.prompts import NO_CLUE
 from toolroll.spygame.rewards import NA, Tally, Vote
+from toolroll.spygame.stats import says_nothing
 
 STYLE = """\
 :root { --spy: #b3261e; --civilian: #1b5fae; --spy-back: #b3261e14; --back: #8881; --good: #2e7d32; }
@@ -202,8 +203,9 @@ def _clues(seen: Any) -> str:
         parts.append(f"<h3>Round {'?' if number is None else number}</h3>\n")
         said = []
         for turn in group:
-            clue = f"<span class='none'>{NO_CLUE}</span>" if turn.clue is None else safe(turn.clue)
-            said.append(_said(_who(turn.player, turn.role), turn.role, clue + _thoughts(turn, turn.clue is None)))
+            silent = says_nothing(turn.clue)
+            clue = f"<span class='none'>{NO_CLUE}</span>" if silent else safe(turn.clue)
+            said.append(_said(_who(turn.player, turn.role), turn.role, clue + _thoughts(turn, silent)))
         parts.append(f'<div class="said">\n{"".join(said)}</div>\n')
     return "".join(parts)
 

@@ -81,11 +81,20 @@ def clue_rewards(counts: Sequence[int], spy: int, *, beta: float = 0.1, lam: flo
     return rewards
 
 
+def as_cast(vote: Vote, n_players: int) -> Vote:
+    """A vote as it counts: a number that is no player's cannot be read, either.
+
+    >>> as_cast(4, 4), as_cast(7, 4), as_cast("N/A", 4)
+    (4, None, 'N/A')
+    """
+    return None if isinstance(vote, int) and not 1 <= vote <= n_players else vote
+
+
 def accuracy(vote: Vote, spy: int, *, of_spy: bool = False) -> float:
     """How good a vote is: 1 for the spy, -0.5 for nobody, -1 for another or unreadable. Equation 4.
 
-    `of_spy`: the spy's own vote, as the authors' older game has it: 0.5 for another player, 0.2 for nobody, -1 for
-    itself or unreadable.
+    `vote` is one `as_cast`. `of_spy`: the spy's own vote, as the authors' older game has it: 0.5 for another player,
+    0.2 for nobody, -1 for itself or unreadable.
 
     >>> accuracy(3, 3), accuracy("N/A", 3), accuracy(None, 3), accuracy(1, 3, of_spy=True)
     (1.0, -0.5, -1.0, 0.5)

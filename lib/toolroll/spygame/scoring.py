@@ -14,12 +14,14 @@ from toolroll.spygame.rewards import (
     Rule,
     Spread,
     Vote,
+    as_cast,
     clue_rewards,
     decision_advantages,
     decision_reward,
     tally,
 )
-from toolroll.spygame.turns import name_of, turn_rows
+from toolroll.spygame.turns import checked_turns, name_of, turn_rows
+from toolroll.train.advantage import RoleBaselines
 from toolroll.train.grouping import RoleState
 
 MOST_PLAYERS = 999
@@ -76,24 +78,33 @@ class Scorer:
         """What is added to the row of a turn."""
         if self.worth.also:
             raise RowError("--also is about rows of games, and this is one of a turn")
-        return self._turn(self.value(seen), seen.stage, seen.player, seen.vote_number, seen.spy)
+        votes = checked_votes(seen)
+        place = _place(seen, seen.n_players, len(votes))
+        return _worth(seen, place, self._value(seen, votes), seen.spy)
 
-    def turns(self, seen: Any, fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The rows of all turns of a game, with what is added to them."""
-        found = self.value(seen)
-        if not isinstance(fields.get("turns"), list):
-            raise RowError("no `turns` in this game")
-        for row in turn_rows(fields):
-            yield {**row, **self._turn(found, row["stage"], row.get("player"), row.get("vote_number"), seen.spy)}
+    def turns(self, seen: Any, fields: dict[str, Any]) -> list[dict[str, Any]]:
+        """The rows of all turns of a game, with what is added to them. RowError where one of them is no turn of it."""
+        votes = checked_votes(seen)
+        if fields.get("id") is None:
+            raise RowError("no `id`, which names the turns")
+        turns = checked_turns(fields)
+        places = [_place(turn, seen.n_players, len(votes)) for turn in turns]
+        found = self._value(seen, votes)
+        worth = (_worth(turn, place, found, seen.spy) for turn, place in zip(turns, places, strict=True))
+        return [{**row, **added} for row, added in zip(turn_rows(fields), worth, strict=True)]
 
     def value(self, seen: Any) -> Valued:
         """The rewards of a game, from its row or from that of one of its turns. RowError where it is no such game."""
-        votes = checked_votes(seen)
+        return self._value(seen, checked_votes(seen))
+
+    def _value(self, seen: Any, votes: list[tuple[int | str, Vote, bool]]) -> Valued:
         worth = self.worth
         counted = tally([vote for _, vote, _ in votes], seen.n_players)
         clue = clue_rewards(counted.counts, seen.spy, beta=worth.beta, lam=worth.lam)
         decision = [
-            decision_reward(vote, seen.spy, rule=worth.rule, format_ok=format_ok, of_spy=voter == seen.spy)
+            decision_reward(
+                as_cast(vote, seen.n_players), seen.spy, rule=worth.rule, format_ok=format_ok, of_spy=voter == seen.spy
+            )
             for voter, vote, format_ok in votes
         ]
         if not worth.advantages:
@@ -102,21 +113,46 @@ class Scorer:
         if worth.clues == "raw":
             return Valued(clue, decision, clue, of_votes, None)
         players = [("spy" if i == seen.spy else "civilian", reward) for i, reward in enumerate(clue, 1)]
-        of_clues = self.state.advantages(_name(seen), players)
-        return Valued(clue, decision, of_clues, of_votes, dict(self.state.games[_name(seen)]))
+        used = dict(self.state.baselines(self._name(seen), players))
+        return Valued(clue, decision, RoleBaselines.given(players, used), of_votes, used)
 
-    def _turn(self, found: Valued, stage: str, player: Any, number: Any, spy: int) -> dict[str, Any]:
-        of_clue = stage == "clue"
-        place = (player - 1 if player is not None else -1) if of_clue else (number if number is not None else -1)
-        rewards = found.clue if of_clue else found.decision
-        if not 0 <= place < len(rewards):
-            raise RowError("`player` is none of the players" if of_clue else "`vote_number` is none of the votes")
-        role = "spy" if player == spy else "judge" if player is None else "civilian"
-        added: dict[str, Any] = {"role": role, "reward": rewards[place]}
-        advantages = found.clue_advantages if of_clue else found.decision_advantages
-        if advantages is not None:
-            added |= {"advantage": advantages[place], "group_size": len(advantages)}
-        return added
+    def _name(self, seen: Any) -> str | None:
+        """What names a game for the baselines: with another seed, or by another policy, it is another game.
+
+        None for a game without `id`, which is another one than any. RowError where that cannot be.
+        """
+        if seen.stage is not None:
+            if seen.game_id is None:
+                raise RowError("no `game_id`, by which the turns of a game count as one")
+            return "\x1f".join(map(str, (seen.game_id, seen.game_seed, seen.game_version)))
+        if seen.id is not None:
+            return "\x1f".join(map(str, (name_of(seen.id, seen.sample), seen.seed, seen.policy_version)))
+        if self.state.path is not None:
+            raise RowError("no `id`, by which --state knows the games that it has counted")
+        return None
+
+
+def _place(turn: Any, players: int, votes: int) -> int:
+    """The place of a turn among the rewards of clues or of votes."""
+    if turn.stage == "clue":
+        if turn.player is None or not 1 <= turn.player <= players:
+            raise RowError("`player` is none of the players")
+        return int(turn.player) - 1
+    if turn.vote_number is None or not 0 <= turn.vote_number < votes:
+        raise RowError("`vote_number` is none of the votes")
+    return int(turn.vote_number)
+
+
+def _worth(turn: Any, place: int, found: Valued, spy: int) -> dict[str, Any]:
+    """What is added to the row of a turn."""
+    rewards, advantages = (
+        (found.clue, found.clue_advantages) if turn.stage == "clue" else (found.decision, found.decision_advantages)
+    )
+    role = "spy" if turn.player == spy else "judge" if turn.player is None else "civilian"
+    added: dict[str, Any] = {"role": role, "reward": rewards[place]}
+    if advantages is not None:
+        added |= {"advantage": advantages[place], "group_size": len(advantages)}
+    return added
 
 
 def checked_votes(seen: Any) -> list[tuple[int | str, Vote, bool]]:
@@ -152,18 +188,14 @@ def _vote(vote: Any) -> Vote:
     return vote  # type: ignore[no-any-return]
 
 
-def _name(seen: Any) -> str:
-    """What names a game for the baselines: with another seed, or by another policy, it is another game."""
-    if seen.stage is None:
-        return "\x1f".join(map(str, (name_of(seen.id, seen.sample), seen.seed, seen.policy_version)))
-    return "\x1f".join(map(str, (seen.game_id, seen.game_seed, seen.game_version)))
-
-
 def _legacy(name: str, seen: Any, fields: Callable[[], dict[str, Any]]) -> list[float]:
     """One of the rewards of `legacy`: of each vote, of each clue, or of each player."""
     votes = checked_votes(seen)
     if name == "clevr_decision_accuracy":
-        return [legacy.decision_accuracy(vote, seen.spy, of_spy=voter == seen.spy) for voter, vote, _ in votes]
+        return [
+            legacy.decision_accuracy(as_cast(vote, seen.n_players), seen.spy, of_spy=voter == seen.spy)
+            for voter, vote, _ in votes
+        ]
     if name == "calculate_game_rewards":
         by_voter = {voter: vote for voter, vote, _ in votes}
         if set(by_voter) != set(range(1, seen.n_players + 1)):

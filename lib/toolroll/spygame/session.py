@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolroll.errors import RowError, Stopped, UsageError
+from toolroll.errors import RowError, UsageError
 from toolroll.io.rows import Row
 from toolroll.models.base import Sampling
 from toolroll.models.options import ModelOptions, PolicyOptions
 from toolroll.models.policy import PolicyVersion, current_policy
+from toolroll.run.blocks import in_blocks, to_do
 from toolroll.run.log import Log
 from toolroll.run.loop import Rows
 from toolroll.run.seeds import record_seed
 from toolroll.run.signals import StopFlag
 from toolroll.spygame.game import Game, Rules
 from toolroll.spygame.pictures import Pair, Pictures
-from toolroll.spygame.play import Match, Seats, Side, game_fields, in_blocks, play
+from toolroll.spygame.play import Match, Seats, Side, game_fields, play
 from toolroll.spygame.players import RULES, ModelPlayer, Player, RulePlayer, Sight
 from toolroll.spygame.prompts import Templates
 from toolroll.spygame.rewards import Winner
@@ -45,7 +46,7 @@ class Casting:
         """The current version of the policy, if there is one."""
         return current_policy(self.policy.policy) if self.policy.policy is not None else None
 
-    def seats(self, version: PolicyVersion | None, log: Log, stop: StopFlag, before: Seats | None = None) -> Seats:
+    def seats(self, version: PolicyVersion | None, log: Log, before: Seats | None = None) -> Seats:
         """Open the players. A model that plays on both sides is opened once.
 
         Of the seats `before`, those of the policy are closed, and the others kept.
@@ -59,17 +60,17 @@ class Casting:
                 opened[name] = player
         for name in self.names.values():
             if name not in opened:
-                opened[name] = self._player(name, version, log, stop)
+                opened[name] = self._player(name, version, log)
         return Seats(
             {side: opened[name] for side, name in self.names.items()},
             {side: None if name or version is None else version.name for side, name in self.names.items()},
         )
 
-    def _player(self, name: str | None, version: PolicyVersion | None, log: Log, stop: StopFlag) -> Player:
+    def _player(self, name: str | None, version: PolicyVersion | None, log: Log) -> Player:
         chosen = name if name is not None or version is None else str(version.path)
         if chosen == RULES or (chosen is None and self.model.model == RULES):
             return RulePlayer(copy=self.copy)
-        engine = self.model.open_image_text(log.note, model=chosen, stopped=lambda: bool(stop))
+        engine = self.model.open_image_text(log.note, model=chosen)
         return ModelPlayer(engine, self.templates, self.sampling, sight=self.sight, system=self.system)
 
 
@@ -96,51 +97,61 @@ class Session:
     def run(self, rows: Rows[Any], note: Callable[[dict[str, Any]], None]) -> Iterator[Row[Any]]:
         """A row for each game, or for each turn of each. `note` hears who plays."""
         version = self.casting.version()
-        seats = self.casting.seats(version, self.log, self.stop)
+        seats = self.casting.seats(version, self.log)
         note({side: getattr(player, "identity", player.name) for side, player in seats.players.items()})
         try:
-            for block in in_blocks(self._matches(rows), self.at_once, lambda: self._left > 0 or rows.ready()):
+            for block in in_blocks(self._matches(rows), lambda: self.at_once, lambda: self._left > 0 or rows.ready()):
+                matches = to_do(block, lambda match: match.done, more=rows.more_written())
+                if not matches:
+                    continue
                 if self.casting.policy.follow and (newest := self.casting.version()) != version:
                     version = newest
-                    seats = self.casting.seats(version, self.log, self.stop, seats)
-                for match in block:
-                    _check(match, seats)
-                try:
-                    play(
-                        [match for match in block if not match.why],
-                        seats,
-                        status=lambda what: self.log.status(f"{self._ended} games ended; {what}"),
-                        stopped=lambda: bool(self.stop),
-                    )
-                except Stopped:
-                    return
-                for match in block:
-                    self._ended += 1
-                    yield from self._told(match, seats)
+                    seats = self.casting.seats(version, self.log, seats)
+                yield from self._played(matches, seats)
         finally:
             seats.close()
 
+    def _played(self, matches: Sequence[Match], seats: Seats) -> Iterator[Row[Any]]:
+        """Play games to their ends, whoever asks to stop meanwhile; the rows of those not written yet."""
+        seats.begin()
+        self._deal(matches)
+        for match in matches:
+            _check(match, seats)
+        play(
+            [match for match in matches if not match.why],
+            seats,
+            status=lambda what: self.log.status(f"{self._ended} games ended; {what}"),
+        )
+        for match in matches:
+            self._ended += 1
+            if not match.done:
+                yield from self._told(match, seats)
+
     def _matches(self, rows: Rows[Any]) -> Iterator[Match]:
+        """All games, those that stand in the output among them, in order."""
         for row in rows:
-            pair: Pair | str | None = None  # looked for when the first sample wants it; a text says why there is none
             for sample in range(self.samples):
                 self._left = self.samples - sample - 1
                 if self.stop:
                     return
                 written = self._written(row, sample, rows)
-                if written is None:
-                    self.log.counts.skipped += 1
-                    continue
+                self.log.counts.skipped += written is None
                 draw = () if row.view.draw is None else (row.view.draw,)
                 game = Game(self.rules, record_seed(self.seed, row.view.id, sample, *draw))
-                match = Match(row, sample, game, written=written)
-                if pair is None:
-                    pair = self._pair(row)
-                if isinstance(pair, str):
-                    match.why = pair
-                else:
-                    match.pair = pair
-                yield match
+                yield Match(row, sample, game, written=written or frozenset(), done=written is None)
+
+    def _deal(self, matches: Sequence[Match]) -> None:
+        """Give each game its pictures, or tell why it has none."""
+        known: dict[int, Pair | str] = {}
+        for match in matches:
+            row = match.row
+            if row.index not in known:
+                known[row.index] = self._pair(row)
+            found = known[row.index]
+            if isinstance(found, str):
+                match.why = found
+            else:
+                match.pair = found
 
     def _pair(self, row: Row[Any]) -> Pair | str:
         """The pictures of a row, or why there are none."""

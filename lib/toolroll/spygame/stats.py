@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from toolroll.spygame.rewards import NA, Vote, Winner, tally
@@ -46,6 +46,12 @@ class Sums:
         self.na += sum(vote == NA for vote in of_others)
         self.invalid += tally(of_others, n_players).invalid
 
+    def hear(self, clues: Iterable[str | None]) -> None:
+        """Count the clues of a game; None and blank ones are none."""
+        for clue in clues:
+            self.clues += 1
+            self.no_clue += says_nothing(clue)
+
     def report(self) -> dict[str, Any]:
         """The shares; None where they are of nothing."""
 
@@ -67,15 +73,9 @@ class Sums:
         }
 
 
-@dataclass(slots=True)
-class Tally:
-    """The games by the values of some of their fields, in the order in which these come."""
-
-    groups: dict[tuple[Any, ...], Sums] = field(default_factory=dict)
-
-    def of(self, key: tuple[Any, ...]) -> Sums:
-        """The sums of the games with these values."""
-        return self.groups.setdefault(key, Sums())
+def says_nothing(clue: str | None) -> bool:
+    """Whether a clue is missing or empty."""
+    return clue is None or not clue.strip()
 
 
 def for_people(record: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

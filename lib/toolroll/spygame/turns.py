@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import orjson
 
+from toolroll.errors import RowError
 from toolroll.io.rows import Row
+from toolroll.records import view
+from toolroll.records.spygame import SpyTurn
 from toolroll.spygame.game import Rules
 
 OF_GAME = ("n_players", "rounds", "spy", "votes")  #: fields of the game that its turns have, too
+_TURN = view(SpyTurn, "stage", "round", "player", "vote_number")
+_LIKE_A_NUMBER = re.compile(r'"|-?(?:0|[1-9][0-9]*)\Z')
 
 
-def name_of(identity: Any, sample: int | None) -> str:
-    """What names a game in the rows of its turns.
+def name_of(identity: str | int, sample: int | None) -> str:
+    """What names a game in the rows of its turns. No two games have the same; a text that is a number has quotes.
 
-    >>> name_of("scenes-000000", 0)
-    'scenes-000000#0'
+    >>> name_of("scenes-000000", 0), name_of(7, 1), name_of("7", 1)
+    ('scenes-000000#0', '7#1', '"7"#1')
     """
+    if isinstance(identity, str) and _LIKE_A_NUMBER.match(identity):
+        identity = json.dumps(identity, ensure_ascii=False)
     return f"{identity}#{sample or 0}"
+
+
+def checked_turns(game: Mapping[str, Any]) -> list[Any]:
+    """The turns of a game's record: `stage`, `round`, `player` and `vote_number` of each. RowError for what is none."""
+    if not isinstance(game.get("turns"), list):
+        raise RowError("no `turns` in this game")
+    try:
+        return msgspec.convert(game["turns"], list[_TURN])  # type: ignore[valid-type]
+    except msgspec.ValidationError as error:
+        raise RowError(f"`turns`: {str(error).replace('Object missing', 'missing')}") from error
 
 
 def turn_rows(game: Mapping[str, Any], turns: Sequence[Mapping[str, Any]] | None = None) -> Iterator[dict[str, Any]]:
     """A row (`records.spygame.SpyTurnRow`) for each turn of a game's record, or for `turns`, which then are its own."""
-    name = name_of(game.get("id"), game.get("sample"))
+    name = name_of(game["id"], game.get("sample"))
     shared = {"game_seed": game.get("seed"), "game_version": game.get("policy_version")}
     shared |= {field: game.get(field) for field in OF_GAME}
     for turn in game["turns"] if turns is None else turns:

@@ -41,17 +41,22 @@ class RoleState:
         if path is not None and path.exists():
             self._read(path)
 
+    def baselines(self, name: str | None, game: list[tuple[str, float]]) -> dict[str, float]:
+        """What the players (role, reward) of the game `name` are compared with. One without a name always counts."""
+        if name is not None and name in self.games:
+            return self.games[name]
+        before = dict(self.roles.baselines or {})
+        self.roles.advantages(game)
+        used = dict(self.roles.baselines or {}) if self.roles.order == "post" else before
+        if name is not None:
+            self.games[name] = used
+            while len(self.games) > _GAMES:
+                del self.games[next(iter(self.games))]
+        return used
+
     def advantages(self, name: str, game: list[tuple[str, float]]) -> list[float]:
         """Advantages of the players (role, reward) of the game `name`."""
-        if name in self.games:
-            return self.roles.given(game, self.games[name])
-        before = dict(self.roles.baselines or {})
-        found = self.roles.advantages(game)
-        used = self.roles.baselines if self.roles.order == "post" else before
-        self.games[name] = dict(used or {})
-        while len(self.games) > _GAMES:
-            del self.games[next(iter(self.games))]
-        return found
+        return self.roles.given(game, self.baselines(name, game))
 
     def save(self) -> None:
         """Write the file, whole or not at all."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from toolroll.errors import RowError, ToolrollError
-from toolroll.models.vision import folder_of, processed, side_by_side, with_places
+from toolroll.models.vision import folder_of, image_mark, processed, side_by_side, with_places
 from toolroll.train.batch import fill, pad
 from toolroll.train.losses import token_logprobs
 
@@ -89,6 +89,8 @@ class Encoder:
         paths = tuple((folder or Path()) / name for name in images)
         if paths and self.processor is None:
             raise RowError("the pair has images, and the model takes none")
+        if not (paths or texts):
+            with_places([*prompt, *chosen, *rejected], 0)  # refuses a place that no image fills
         if paths:
             found = self._with_images(prompt, chosen, rejected, paths)
         elif texts:
@@ -98,6 +100,9 @@ class Encoder:
             found = self._joined(
                 self._template(prompt, opened=True), self._template(prompt + chosen), self._template(prompt + rejected)
             )
+        image_id = getattr(self.processor, "image_token_id", None)
+        if image_id in (*found.chosen, *found.rejected, *(() if paths else found.prompt)):
+            raise RowError(f"{image_mark(self.processor)} in a text, which stands for an image in this model's prompts")
         return self._fitting(replace(found, weight=1.0 if weight is None else weight))
 
     def _joined(self, prompt: list[int], with_chosen: list[int], with_rejected: list[int]) -> Encoded:

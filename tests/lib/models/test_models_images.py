@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from toolroll.errors import RowError
-from toolroll.models.images import MOST_PIXELS, data_url, open_image, with_places
+from toolroll.models.images import MOST_PIXELS, data_url, folder_of, open_image, with_places
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -191,6 +193,21 @@ def test_servers_get_the_file_where_it_needs_no_conversion(tmp_path):
     exif[0x0112] = 6
     kind, content = sent(stored(tmp_path, Image.new("RGB", (8, 4), RED), "e.jpg", exif=exif))
     assert (kind, Image.open(io.BytesIO(content)).size) == ("data:image/png", (4, 8))
+
+
+def test_paths_in_rows_from_a_pipe_are_relative_to_the_current_folder(tmp_path):
+    """As those from stdin: a pipe has no folder, wherever its name is."""
+    (tmp_path / "rows.jsonl").touch()
+    os.mkfifo(tmp_path / "fifo")
+    assert folder_of(f"{tmp_path}/rows.jsonl:1") == folder_of(f"{tmp_path}/gone.jsonl:1") == tmp_path
+    read, write = os.pipe()
+    try:
+        for name in (f"{tmp_path}/fifo", f"/dev/fd/{read}", f"/proc/self/fd/{read}", "/dev/stdin", "stdin"):
+            assert folder_of(f"{name}:7") == Path()
+    finally:
+        os.close(read)
+        os.close(write)
+    assert folder_of("/dev/shm/rows.jsonl:1") == Path("/dev/shm")
 
 
 def test_places_are_counted():

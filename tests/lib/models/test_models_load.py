@@ -283,6 +283,9 @@ def test_without_a_gpu(monkeypatch, no_thread_change):
     assert "no usable GPU" in choose_device().text
     with pytest.raises(UsageError, match="--device: torch sees no usable GPU"):
         choose_device("cuda")
+    for device in ("cuda:7", "tpu"):
+        with pytest.raises(UsageError, match=r"^--clip-device: "):
+            choose_device(device, option="--clip-device")
 
 
 @pytest.mark.parametrize(("device", "dtype"), [("tpu", "auto"), ("cuda:x", "auto"), ("cpu:1", "auto"), ("cpu", "int4")])

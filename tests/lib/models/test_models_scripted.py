@@ -34,6 +34,13 @@ def test_cuts(how, text, finish, stop, count):
     assert (completion.ids[-1] == END) == (finish == "eos")
 
 
+@pytest.mark.parametrize("what", ["reply", "error"])
+def test_half_a_character_is_not_said(tmp_path, what):
+    (tmp_path / "script").write_text(f'{{"match": "a", "reply": "x"}}\n{{"match": ".", "{what}": "x \\ud800"}}\n')
+    with pytest.raises(ToolrollError, match=r"script:2: lone surrogate in a string"):
+        ScriptedEngine(tmp_path / "script")
+
+
 def test_turns_follow_each_other_and_are_counted():
     engine = ScriptedEngine(lambda text: text[::-1])
     assert reply(engine, "ab").text == "ba"

@@ -113,6 +113,10 @@ def test_pictures_are_read_once_for_all_batches(loaded, files, temperature, monk
     rows.clear()
     same(engine.answer(list(reversed(requests))), list(reversed(expected)))
     assert rows[0][0] == 4
+    rows.clear()
+    engine.forget()
+    assert engine.answer(requests) == HFPictures(loaded).answer(requests)  # to the last bit
+    assert [count for count, _ in rows[:3]] == [3, 4, 10]
 
 
 def test_what_was_read_is_forgotten_when_weights_or_files_change(files, tmp_path):

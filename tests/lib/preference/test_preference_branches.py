@@ -22,7 +22,8 @@ from toolroll.models.pictures import Request  # noqa: E402
 from toolroll.models.sampling import sample  # noqa: E402
 from toolroll.preference.branches import HFBranches, open_branches  # noqa: E402
 from toolroll.preference.mixing import Coin, Mixing, begins_word, ends_sentence, mixed  # noqa: E402
-from toolroll.preference.unseeing import Unseeing, corrupted, noisy, read_unseeing  # noqa: E402
+from toolroll.preference.uncond import read_uncond  # noqa: E402
+from toolroll.preference.unseeing import Unseeing, corrupted, noisy  # noqa: E402
 
 CPU = Device("cpu", "float32", 1, "cpu")
 IMAGE = {"type": "image"}
@@ -311,7 +312,7 @@ def test_what_the_other_branch_sees(files, tmp_path):
 
     pool = tmp_path / "pool.jsonl"
     pool.write_text('{"image": "a.png"}\n\n{"images": ["b.png"]}\n{"image_path": "c.png"}\n')
-    shuffle = read_unseeing(f"shuffle:{pool}", None)
+    shuffle = Unseeing.of(read_uncond(f"shuffle:{pool}"), None)
     assert [path.name for path in shuffle.pool] == ["a.png", "b.png", "c.png"]
     drawn = {shuffle(ask("what?", tmp_path / "a.png", seed=seed), 0.5).other.images[0].name for seed in range(20)}
     assert drawn == {"b.png", "c.png"}
@@ -335,10 +336,10 @@ def test_what_is_no_other_branch(tmp_path):
         (f"shuffle:{tmp_path}/bad", "no images in it"),
     ]:
         with pytest.raises(ToolrollError, match=why):
-            read_unseeing(text, None)
+            read_uncond(text)
 
 
 def test_only_this_process_has_two_branches():
     for options in (ModelOptions("x", backend="scripted"), ModelOptions("x", base_url="http://127.0.0.1:9")):
         with pytest.raises(UsageError, match="does not give the logits"):
-            open_branches(options, Mixing(), print, stopped=lambda: False)
+            open_branches(options, Mixing(), print)

@@ -32,6 +32,17 @@ def test_the_vector():
     assert compared(words, VECTOR, THERE).scores() == scores
 
 
+def test_words_that_no_space_parts():
+    table = Synonyms({"球": ["红色球"], "立方体": [], "kettle": ["やかん", "주전자"], "dog": []})
+    assert table.named("一个红色球。") == ["球"]
+    assert table.named("红色球和蓝色球，还有立方体") == ["球", "球", "立方体"]
+    assert table.named("テーブルの上にやかんがある") == ["kettle"]
+    assert table.named("주전자가 있다, dogs와 dog屋") == ["kettle", "dog", "dog"]
+    assert table.named("方体、立方、没有") == []
+    found = compared(table, "一个红色球，T恤和雨伞。", ["球", "T恤", "雨伞", "lamp-post"])
+    assert (found.named, found.missed) == (["球", "t 恤", "雨伞"], ["lamp post"])
+
+
 def test_a_text_that_names_nothing_has_no_precision():
     assert compared(Scenes(), "Nice weather.", THERE).scores() == {
         "precision": None,

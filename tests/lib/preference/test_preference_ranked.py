@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolroll.errors import RowError, Stopped
+from toolroll.errors import RowError
 from toolroll.io.rows import Row
 from toolroll.preference.ranked import Ranker, by_sentence, costs, shares
 from toolroll.preference.sentences import ended, sentences
@@ -77,8 +77,6 @@ class Letters:
         found = []
         for request, text in requests:
             self.asked.append((request, text))
-            if self.failing == "stopped":
-                raise Stopped("stopped")
             bad = self.failing in text
             ids = tuple(map(ord, text))
             scored = SimpleNamespace(ids=ids, logprobs=tuple(-1.0 - i for i in range(len(ids))))
@@ -97,7 +95,7 @@ def work(chosen, rejected, one, other, **more):
 
 
 def rank(works, engine, weight=0.9):
-    return list(Ranker(weight, lambda: engine, min_chars=4, folder=None, batch=2)(works, lambda: True))
+    return Ranker(weight, lambda: engine, min_chars=4, folder=None, batch=2)(works)
 
 
 def test_records_get_the_scores():
@@ -128,7 +126,7 @@ def test_the_encoder_alone_needs_no_model_and_errors_stay_where_they_are():
     def nobody():
         raise AssertionError("no model is wanted")
 
-    (made,) = Ranker(1.0, nobody, min_chars=4, folder=None)([work("A cat.", "A dog.", [1.0], [2.0])], lambda: True)
+    (made,) = Ranker(1.0, nobody, min_chars=4, folder=None)([work("A cat.", "A dog.", [1.0], [2.0])])
     assert made.fields["clip"]["chosen"]["score"] == 0
     assert made.fields["clip"]["chosen"]["sentences"][0]["logprob"] is None
     failed = work("A cat.", "A dog.", [1.0], [2.0]).fail("no image")
@@ -136,4 +134,3 @@ def test_the_encoder_alone_needs_no_model_and_errors_stay_where_they_are():
     lost = work("A cat.", "A dog.", [1.0], [2.0], images=[])
     made = rank([failed, bad, lost, good], Letters("bird"))
     assert [one.error for one in made] == ["no image", "too long", "no `images` and no `image`", None]
-    assert rank([good], Letters("stopped")) == []

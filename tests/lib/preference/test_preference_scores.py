@@ -163,7 +163,6 @@ def test_bad_images_and_texts_without_sentences(model, pictures):
     assert "not.png: not an image" in str(found[1])
     assert [one.score for one in found[2]] == [None, None]
     assert scorer.score([]) == []
-    assert Scorer(scorer.encoder, stopped=lambda: True).score([Job(pictures[:1], ["a"])]) is None
 
 
 def test_vectors_that_are_no_numbers_are_no_score(pictures):

@@ -84,6 +84,85 @@ def test_foreign_pairs_with_several_turns_and_images():
             in_form(wrong)
 
 
+def reread(row, options=None, form="trl"):
+    """A line read as a pair, decided, and written."""
+    work = Work.of(Row(json.dumps(row).encode(), None))
+    (work,) = Decider(options or RuleOptions(with_dropped=True))([work.set(**in_form(work.fields))])
+    return json.loads(work.result(form).encode())
+
+
+TALKS = {
+    "trl": pair(asked("What?", 1), "a dog", "two cubes"),
+    "implicit": {
+        name: [*asked("What?", 1), *answered(text)] for name, text in (("chosen", "a dog"), ("rejected", "two cubes"))
+    },
+    "rlaifv": {"question": "What?", "chosen": "a dog", "rejected": "two cubes"},
+    "llava": {
+        name: [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": text}]
+        for name, text in (("conversations", "a dog"), ("rejected_conversations", "two cubes"))
+    },
+}
+
+
+@pytest.mark.parametrize("form", ["trl", "rlaifv", "llava"])
+@pytest.mark.parametrize("source", TALKS)
+def test_a_reversed_pair_of_any_form_stays_reversed_when_it_is_read_again(source, form):
+    scores = {"chosen": {"score": 1.0}, "rejected": {"score": 9.0}}
+    once = reread({"id": 1, "image": "a.png", **TALKS[source], "clip": scores}, form=form)
+    assert (once["action"], once["reversed"], once["delta"]) == ("reverse", True, 8.0)
+    for again in (reread(once), reread(reread(once, RuleOptions(keep_margin=9.0, with_dropped=True)), form="trl")):
+        assert [again[name][0]["content"][0]["text"] for name in ("chosen", "rejected")] == ["two cubes", "a dog"]
+        assert (again["action"], again["reversed"], again["clip"]["chosen"]["score"]) == ("keep", True, 9.0)
+        assert not {"conversations", "rejected_conversations", "image"} & set(again)
+    other = reread(once, form="llava")
+    assert [other[name][-1]["value"] for name in ("conversations", "rejected_conversations")] == ["two cubes", "a dog"]
+    assert not {"prompt", "chosen", "rejected"} & set(other)
+    assert not {"conversations", "rejected_conversations"} & set(reread(once, form="rlaifv"))
+
+
+def test_a_pair_in_trls_form_is_taken_for_one_whatever_else_it_has():
+    both = {**TALKS["llava"], **pair(asked("What?", 0), "two cubes", "a dog"), "question": "Who?"}
+    assert in_form(both) == {}
+    assert in_form({**both, "prompt": None})["chosen"][0]["content"][0]["text"] == "a dog"
+
+
+@pytest.mark.parametrize("prompt", [5, {"a": 1}, [3], [], [{"role": "user", "content": 7}]])
+@pytest.mark.parametrize("form", ["trl", "rlaifv", "llava"])
+def test_a_prompt_that_is_none_is_refused_in_every_form(prompt, form):
+    with pytest.raises(RowError, match=r"`prompt` (is|has)"):
+        reread({"id": 1, "prompt": prompt, "chosen": "a", "rejected": "b"}, RuleOptions(on_negative="keep"), form)
+    for name in ("chosen", "rejected"):
+        with pytest.raises(RowError, match=f"`{name}` is neither text nor messages"):
+            in_form({"prompt": "What?", "chosen": "a", "rejected": "b", name: 5})
+    with pytest.raises(RowError, match="`prompt` is neither text nor messages"):
+        in_form({"chosen": [3, 4], "rejected": [3, 5]})
+
+
+def test_marks_in_the_text_of_messages_give_way_to_places():
+    place, what = {"type": "image"}, {"type": "text", "text": "What?"}
+    answers = {"chosen": answered("a"), "rejected": answered("b")}
+    for content in (
+        "<image>\nWhat?",
+        [{"type": "text", "text": "What? <image>"}],
+        [place, {**what, "text": "<image>What?"}],
+    ):
+        prompt = [{"role": "system", "content": "Be  brief. "}, {"role": "user", "content": content}]
+        found = in_form({"prompt": prompt, **answers, "images": ["a.png"]})
+        assert found["prompt"][0]["content"] == [{"type": "text", "text": "Be  brief. "}]
+        assert found["prompt"][1] == {"role": "user", "content": [place, what]}
+        implicit = {name: [*prompt, *messages] for name, messages in answers.items()}
+        assert in_form({**implicit, "images": ["a.png"]})["prompt"] == found["prompt"]
+    for unmarked in ([{"role": "user", "content": "What?"}], asked("What?", 1)):
+        assert in_form({"prompt": unmarked, **answers, "images": ["a.png"]}) == {}
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cube."}]
+    turns += [{"from": "human", "value": "And in <image>?"}, {"from": "gpt", "value": "A dog."}]
+    talk = in_form({"conversations": turns, "rejected_conversations": turns, "images": ["a.png", "b.png"]})
+    assert [message["content"] for message in talk["prompt"][::2]] == [
+        [place, place, what],
+        [{**what, "text": "And in ?"}],
+    ]
+
+
 def test_a_prompt_without_a_place_for_its_image_becomes_a_message():
     fields = {"prompt": "What?", "chosen": "a", "rejected": "b", "images": ["a.png"]}
     assert in_form(fields)["prompt"][0]["content"] == [{"type": "image"}, {"type": "text", "text": "What?"}]
@@ -202,6 +281,14 @@ def test_ten_thousand_words_are_no_trouble():
     assert work.fields["reason"] == "loop"
 
 
+def test_a_script_that_is_none_is_refused():
+    for script in ("latin", "Cyrillic", "cjk", "old italic"):
+        assert RuleOptions(script=script).rules().script == script
+    for script in ("latn", "lati", "", "digit"):
+        with pytest.raises(UsageError, match="no letters of a script"):
+            RuleOptions(script=script)
+
+
 # --- many pairs in numbers
 
 
@@ -239,6 +326,13 @@ def test_a_reversed_pair_counts_as_it_was_made():
     assert (report["mean_gap"], report["negative_share"], report["n_reversed"]) == (-2, 1, 1)
     assert list(sums.steps) == [0.5]
     assert list(sums.histogram()) == [{"low": -2.0, "high": -1.0, "n": 1, "bar": "#" * 40}]
+
+
+def test_a_score_that_is_no_number_is_none():
+    sums = Sums()
+    for score in (True, "1", None):
+        sums.add({"clip": {"chosen": {"score": score}, "rejected": {"score": 0.5}}}, ("a", "b"))
+    assert (sums.report()["n_pairs"], sums.report()["n_scored"]) == (3, 0)
 
 
 def test_lengths_and_cuts_are_told():

@@ -75,7 +75,7 @@ def seats(spy, civilians=None):
 
 
 def run(matches, table):
-    play(matches, table, status=lambda _: None, stopped=lambda: False)
+    play(matches, table, status=lambda _: None)
 
 
 # --- batches and seats
@@ -251,6 +251,18 @@ def test_an_empty_image_is_made_beside_the_first(tmp_path):
     assert elsewhere.file.exists()
 
 
+@pytest.mark.parametrize(
+    ("original", "why"), [("nope.png", "nope.png: no such file"), (None, "the row has no path of it")]
+)
+def test_who_misses_the_image_of_an_empty_one_is_told_which(tmp_path, original, why):
+    """The spy is looked at first, and has the empty picture."""
+    player = model(Engine(speak))
+    run_ = session(lambda *_: seats(player), lambda: None, pictures=Pictures("blank", tmp_path), samples=1)
+    (row,) = run_.run(Given([pair(tmp_path, original=original)]), lambda _: None)
+    assert row.error["why"].endswith(why)
+    assert not player.engine.batches
+
+
 def test_a_pair_whose_edit_was_blank_is_played_as_one(tmp_path):
     found = match(tmp_path, edit="blank").pair
     assert (found.domain, found.spy.name, found.spy.told()) == ("blank", "p_modified.png", EMPTY)
@@ -343,21 +355,25 @@ class Given:
         return False
 
     def done(self, *key):
-        return key in self._done
+        return key in self._done and not self._done.remove(key)
+
+    def more_written(self):
+        return bool(self._done)
 
 
 def session(seats_of, version, **more):
     casting = SimpleNamespace(version=version, seats=seats_of, policy=SimpleNamespace(follow=True))
     settings = {"samples": 2, "seed": 0, "at_once": 9, "as_turns": False, "undecided": "spy", "stop": False}
     log = SimpleNamespace(status=lambda _: None, counts=SimpleNamespace(skipped=0))
-    return Session(rules=Rules(3, 1), pictures=Pictures("same"), casting=casting, log=log, **{**settings, **more})
+    settings["pictures"] = Pictures("same")
+    return Session(rules=Rules(3, 1), casting=casting, log=log, **{**settings, **more})
 
 
 def test_a_new_version_plays_from_the_next_games_on():
     versions = iter(["v1", "v1", "v2", "v2"])
     opened = []
 
-    def seats_of(version, log, stop, before=None):
+    def seats_of(version, log, before=None):
         opened.append((version, before is not None))
         return Seats({"spy": RulePlayer(), "civilians": RulePlayer()}, {"spy": version, "civilians": None})
 
@@ -391,16 +407,25 @@ def test_only_the_seat_of_the_policy_is_opened_again():
     policy = SimpleNamespace(policy=Path("policy"), follow=True)
     casting = Casting({"spy": None, "civilians": "frozen"}, options, policy, Templates(), Sampling())
     log = SimpleNamespace(note=None)
-    first = casting.seats(PolicyVersion(Path("one"), "v1"), log, False)
-    second = casting.seats(PolicyVersion(Path("two"), "v2"), log, False, first)
+    first = casting.seats(PolicyVersion(Path("one"), "v1"), log)
+    second = casting.seats(PolicyVersion(Path("two"), "v2"), log, first)
     assert opened == ["one", "frozen", "two"]
     assert closed == ["one"]
     assert second.players["civilians"] is first.players["civilians"]
     second.close()
     assert sorted(closed) == ["frozen", "one", "two"]
     both = Casting({"spy": None, "civilians": None}, options, policy, Templates(), Sampling())
-    seats = both.seats(PolicyVersion(Path("three"), "v3"), log, False)
+    seats = both.seats(PolicyVersion(Path("three"), "v3"), log)
     assert seats.players["spy"] is seats.players["civilians"]
+
+
+def test_games_begin_with_players_who_remember_nothing():
+    engine, forgotten = Engine(speak), []
+    player = model(engine)
+    player.begin()  # a model that keeps nothing
+    engine.forget = lambda: forgotten.append(1)
+    Seats({"spy": player, "civilians": player}, {}).begin()
+    assert forgotten == [1]
 
 
 def test_games_that_are_done_are_not_played():
@@ -421,7 +446,7 @@ def test_games_that_are_done_are_not_played():
     assert [*session(seats_of, lambda: None).run(Given(views, [("p", 0), ("p", 1)]), lambda _: None)] == []
 
 
-def test_a_run_that_is_asked_to_stop_plays_no_more():
+def test_a_run_that_is_asked_to_stop_plays_the_games_in_hand_to_their_end_and_no_more():
     stop = []
 
     class Slow(RulePlayer):
@@ -430,6 +455,38 @@ def test_a_run_that_is_asked_to_stop_plays_no_more():
             return super().answer(turns)
 
     views = [VIEW(id=f"p{i}", kind="scenes", original_scene={"objects": [CUBE]}) for i in range(3)]
-    run_ = session(lambda *_: seats(Slow()), lambda: None, stop=stop)
-    assert [*run_.run(Given(views), lambda _: None)] == []
-    assert len(stop) == 1
+    run_ = session(lambda *_: seats(Slow()), lambda: None, stop=stop, samples=1)
+    (row,) = run_.run(Given(views), lambda _: None)
+    assert (row.view.id, row.error, len(row._added["votes"])) == ("p0", None, 2)
+    assert len(stop) == 3 + 1
+
+
+def test_a_resumed_run_plays_the_games_that_were_in_hand_again_and_side_by_side():
+    """Blocks of 3 games: [p0 p1 p2] [p3 p4 p5] [p6]. What was written is company, and is not written again."""
+    scenes = {"kind": "scenes", "original_scene": {"objects": [CUBE]}}
+    views = [VIEW(id=f"p{i}", **scenes) for i in range(7)]
+
+    class Company(RulePlayer):
+        def __init__(self):
+            super().__init__()
+            self.blocks = []
+
+        def begin(self):
+            self.blocks.append(0)
+
+        def answer(self, turns):
+            self.blocks[-1] = max(self.blocks[-1], len({turn.ask.seed for turn in turns if turn.ask.stage == "clue"}))
+            return super().answer(turns)
+
+    def resumed(*done):
+        player = Company()
+        given = Given(views, [(name, 0) for name in done])
+        given.ready = lambda: True
+        run_ = session(lambda *_: seats(player), lambda: None, samples=1, at_once=3)
+        return [row.view.id for row in run_.run(given, lambda _: None)], player.blocks, run_.log.counts.skipped
+
+    assert resumed() == (["p0", "p1", "p2", "p3", "p4", "p5", "p6"], [3, 3, 1], 0)
+    assert resumed("p0", "p1", "p2", "p3") == (["p4", "p5", "p6"], [3, 1], 4)  # killed in the second block
+    assert resumed("p0", "p1", "p3") == (["p2", "p4", "p5", "p6"], [1, 3, 1], 3)  # p2 had failed, and was skipped
+    assert resumed("p0") == (["p1", "p2", "p3", "p4", "p5", "p6"], [3, 3, 1], 1)
+    assert resumed("p0", "p1", "p2", "p3", "p4", "p5", "p6") == ([], [], 7)

@@ -186,6 +186,7 @@ def test_a_vote_that_is_alone():
         ([2, 1, 1, 1], [-1, -1, 1, -1]),
         ([NA, 3, NA, 2], [-1, 0.8, 1, -1]),
         ([3, 3, 3, 3], [1, 1, -1, 1]),
+        ([3, 3, 7, 3], [1, 1, 0, 1]),  # nobody is misled by a vote for nobody
     ],
 )
 def test_rewards_of_the_older_game(votes, rewards):

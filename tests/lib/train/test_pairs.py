@@ -121,11 +121,28 @@ def test_images_stand_in_the_prompt_and_are_never_cut(judge, folder):
         (ASK, ["not.png"], r"not\.png: not an image"),
         ([{"role": "user", "content": [{"type": "image"}]}], ["red.png", "red.png"], "2 images, and places for 1"),
         (ASK + YES + [{"role": "user", "content": [{"type": "image"}] * 2}], ["red.png"], "1 images, and places for 2"),
+        ([{"role": "user", "content": [{"type": "image"}]}], [], "0 images, and places for 1"),
+        ([{"role": "user", "content": "<image> What?"}], [], "<image> in a text"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(judge, folder, prompt, images, why):
     with pytest.raises(RowError, match=why):
         judge.encoder(prompt, YES, NO, images=images, folder=folder)
+
+
+def test_no_place_and_no_mark_is_left_without_an_image(judge, words, folder):
+    """Neither in messages nor in text, by a model with images or by one without; an answer has no place for any."""
+    place = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
+    for encoder in (judge.encoder, pairs.Encoder(words)):
+        with pytest.raises(RowError, match="0 images, and places for 1"):
+            encoder(place, YES, NO)
+    with pytest.raises(RowError, match="<image> in a text"):
+        judge.encoder("<image>?", "a", "b")
+    marked = [{"role": "assistant", "content": "An <image>."}]
+    for answers in ((marked, NO), (YES, marked)):
+        with pytest.raises(RowError, match="<image> in a text"):
+            judge.encoder(place, *answers, images=["red.png"], folder=folder)
+    assert pairs.Encoder(words)("<image>?", "a", "b").prompt
 
 
 def test_a_text_prompt_needs_a_place_for_its_image(judge, folder):

@@ -297,7 +297,7 @@ def test_a_folder_never_replaces_another_image(tmp_path):
     path = folder.put("x.png", PHOTO)
     assert np.array_equal(np.array(Image.open(path)), PHOTO)
     assert folder.put("x.png", PHOTO) == path
-    with pytest.raises(ToolrollError, match="another row.s image has this name"):
+    with pytest.raises(ToolrollError, match="another row's image has this name"):
         folder.put("x.png", 255 - PHOTO)
     assert np.array_equal(np.array(Image.open(path)), PHOTO)
     Folder(folder.path, overwrite=True).put("x.png", 255 - PHOTO)
