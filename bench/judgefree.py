@@ -33,13 +33,13 @@ from toolroll.models.vision import chat_text, load_image_text, processed
 from toolroll.preference.branches import HFBranches, Mixed
 from toolroll.preference.encoders import open_encoder
 from toolroll.preference.foreign import asked
-from toolroll.preference.generating import PROMPTS
 from toolroll.preference.mixing import Mixing
 from toolroll.preference.scores import Job, Scorer
 from toolroll.preference.unseeing import Unseeing
 from toolroll.world.draws import Draws
 from toolroll.world.images import png
 from toolroll.world.place import drawn_scene
+from toolroll.world.questions import DESCRIBE
 from toolroll.world.render import render
 from toolroll.world.words import caption, relations
 
@@ -73,7 +73,7 @@ def decoding(model: str, paths: list[Path], given: argparse.Namespace) -> list[d
     loaded = load_image_text(model, choose_device("cpu"))
     engine = HFBranches(loaded, mixing=Mixing(), batch=len(paths))
     how = Sampling(temperature=0, max_tokens=given.tokens)
-    plain = [Request(asked(PROMPTS[place % len(PROMPTS)], 1), how, [path]) for place, path in enumerate(paths)]
+    plain = [Request(asked(DESCRIBE, 1), how, [path]) for path in paths]
     mixed = [Unseeing("drop")(request, H) for request in plain]
     read = {"two": [engine._read(0, one, None) for one in mixed], "one": [engine._read(0, one, None) for one in plain]}
 
