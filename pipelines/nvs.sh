@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # DL3DV: from photos with cameras to a scene of 3D Gaussians, its scores on photos it has not seen, pictures, a film if
-# ffmpeg is there, and a page in which one can move about. The plush doll of tests/data in some two minutes of two cores.
+# ffmpeg is there, and a page in which one can move about. The plush doll of tests/data in minutes of two cores.
 #
 #   pipelines/nvs.sh
 #   SCENE=1K/{hash} IMAGES=images_4 STEPS=30000 SH=3 pipelines/nvs.sh

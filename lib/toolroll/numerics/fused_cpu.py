@@ -18,10 +18,8 @@ All of it stands in one file, because numba takes cached machine code for stale 
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -34,6 +32,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from toolroll.errors import UsageError
+from toolroll.run.shares import pool
 
 LANES = 16
 STEP = 2 * LANES  #: elements of a turn of the loop: one cache line of W
@@ -74,21 +73,12 @@ def fused_linear(x: Tensor, weight: Tensor) -> Tensor:
     matrices = (x.data_ptr(), 4 * x.stride(0), weight.data_ptr(), 2 * weight.stride(0), out.data_ptr())
     work = (*matrices, rows, size, columns, share, taken.buffer_info()[0], weight.dtype == torch.float16)
     kernel = _kernel()
-    helpers = [_pool().submit(kernel, *work) for _ in range(threads - 1)]
+    helpers = [pool().submit(kernel, *work) for _ in range(threads - 1)]
     kernel(*work)
     for helper in helpers:
         if not helper.cancel():
             helper.result()
     return out
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    """The threads that help; they start when first needed, and wait in between."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="toolroll-linear")
-
-
-os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked child has none of the threads
 
 
 @cache

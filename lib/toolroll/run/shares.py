@@ -30,7 +30,7 @@ def in_shares(work: Callable[..., object], count: int, share: int, threads: int,
                 return
             work(first, min(count, first + share), *rest)
 
-    helpers = [_pool().submit(take) for _ in range(min(threads, -(-count // share)) - 1)]
+    helpers = [pool().submit(take) for _ in range(min(threads, -(-count // share)) - 1)]
     take()
     for helper in helpers:
         if not helper.cancel():
@@ -38,9 +38,9 @@ def in_shares(work: Callable[..., object], count: int, share: int, threads: int,
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
+def pool() -> ThreadPoolExecutor:
     """The threads that help; they start when first needed, and wait in between."""
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="toolroll")
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked child has none of the threads
+os.register_at_fork(after_in_child=pool.cache_clear)  # a forked child has none of the threads

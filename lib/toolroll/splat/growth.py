@@ -52,10 +52,13 @@ class Growth:
 def growth_for(steps: int, growth: Growth) -> Growth:
     """The steps of gsplat's run of 30,000, shorter where the run is: first 1/15, then every 1/60, up to its half.
 
+    mcmc goes on to five sixths of it.
+
     >>> growth_for(600, Growth()).first, growth_for(600, Growth()).every, growth_for(600, Growth()).until
     (40, 10, 300)
     """
-    return replace(growth, first=min(500, steps // 15), every=max(1, min(100, steps // 60)), until=steps // 2)
+    until = 5 * steps // 6 if growth.kind == "mcmc" else steps // 2
+    return replace(growth, first=min(500, steps // 15), every=max(1, min(100, steps // 60)), until=until)
 
 
 class Store(Protocol):

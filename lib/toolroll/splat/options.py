@@ -163,7 +163,7 @@ def growth_options(option: Callable[..., click.Option]) -> list[click.Option]:
         make(
             "--refine-from", type=click.IntRange(min=0), metavar="STEP", help="[default: a 15th of --steps, up to 500]"
         ),
-        make("--refine-until", type=count, metavar="STEP", help="[default: the half of --steps]"),
+        make("--refine-until", type=count, metavar="STEP", help="[default: the half of --steps; 5/6 with mcmc]"),
         make("--refine-every", type=count, metavar="N", help="[default: a 60th of --steps, at most 100]"),
         make(
             "--reset-every",

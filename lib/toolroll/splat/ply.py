@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from toolroll.errors import ToolrollError
+from toolroll.io.filesystem import write_atomically
 from toolroll.splat.gaussians import SH0, Gaussians
 
 Floats = NDArray[np.float32]
@@ -135,13 +136,7 @@ def table_of(gaussians: Gaussians) -> Floats:
 
 
 def _write(path: Path, head: bytes, table: NDArray[Any]) -> None:
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        file.write(head)
-        file.write(np.ascontiguousarray(table).tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_atomically(path, head + table.tobytes())
 
 
 def _header(file: IO[bytes]) -> Header:

@@ -353,11 +353,11 @@ torch.set_num_threads(2)
 x, weight = torch.randn(33, 256), torch.randn(2000, 256).bfloat16()
 bits = lambda: upcast.upcast_linear(x, weight, how="fused").numpy().tobytes()
 expected = bits()
-from toolroll.numerics import fused_cpu
-threads = len(fused_cpu._pool()._threads)
+from toolroll.run import shares
+threads = len(shares.pool()._threads)
 child = os.fork()
 if not child:
-    own = bits() == expected and all(thread.is_alive() for thread in fused_cpu._pool()._threads)
+    own = bits() == expected and all(thread.is_alive() for thread in shares.pool()._threads)
     os._exit(0 if own else 3)
 print(json.dumps([early, threads, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]))
 """

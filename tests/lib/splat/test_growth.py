@@ -125,6 +125,7 @@ def test_nothing_is_refined_outside_of_its_time(step):
 def test_schedules_shrink_with_the_run_and_are_gsplats_at_its_length():
     long = growth_for(30_000, Growth())
     assert (long.first, long.every, long.until, long.reset_every) == (500, 100, 15_000, 3000)
+    assert growth_for(30_000, Growth(kind="mcmc")).until == 25_000
     short = growth_for(600, Growth())
     assert (short.first, short.every, short.until) == (40, 10, 300)
 
