@@ -204,6 +204,7 @@ class Batches:
             if not going:
                 break
             if len(going) < len(live):
+                going = self._arranged(going)
                 strand.keep(going)
                 live = [live[place] for place in going]
             self._feed(strand, [tokens[place] for place in going])
@@ -222,6 +223,10 @@ class Batches:
         logits = self._step(strand.ids, strand.mask, strand.positions, strand.cache, strand.features, 1)[:, -1]
         strand.features = {}
         return logits
+
+    def _arranged(self, going: list[int]) -> list[int]:
+        """The rows that go on, in the order in which they do."""
+        return going
 
     def _feed(self, strand: Strand, tokens: Sequence[int]) -> None:
         """Let the model read a token of each row next."""

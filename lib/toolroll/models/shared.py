@@ -34,7 +34,23 @@ class _Shared(Strand):
     rows: list[int]
 
 
-class SharedBatches(Batches):
+class RoomyBatches(Batches):
+    """Writes batches of answers with caches that grow and shrink in place."""
+
+    def _cache(self) -> DynamicCache:
+        cache = super()._cache()
+        cache.layers = [_Roomy() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+        return cache
+
+    def _arranged(self, going: list[int]) -> list[int]:
+        """The last rows take the places of those that ended, so that nothing else moves."""
+        stay = [place for place in going if place < len(going)]
+        movers = iter(going[len(stay) :])
+        taken = set(stay)
+        return [place if place in taken else next(movers) for place in range(len(going))]
+
+
+class SharedBatches(RoomyBatches):
     """Writes batches of answers; prompts with the same ids and pictures are read once, and so are their pictures."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
@@ -69,11 +85,6 @@ class SharedBatches(Batches):
             strand.keep(strand.rows)
             logits, strand.rows = logits[strand.rows], []
         return logits
-
-    def _cache(self) -> DynamicCache:
-        cache = super()._cache()
-        cache.layers = [_Roomy() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-        return cache
 
     # --- what is read up to the end of the images
 
@@ -152,7 +163,10 @@ def _bytes(layers: Layers) -> int:
 
 
 class _Roomy(DynamicLayer):  # type: ignore[misc]
-    """Keys and values [B, H, T, D] of a layer in tensors with room for more, so that a token more copies nothing."""
+    """Keys and values [B, H, T, D] of a layer in tensors with room for more.
+
+    A token more copies nothing, and where rows go only those move that take their places.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,15 +180,36 @@ class _Roomy(DynamicLayer):  # type: ignore[misc]
         self.keys, self.values = keys, values
         return keys, values
 
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Go on with the rows at these indices [B]."""
+        chosen = beam_idx.tolist()
+        moves = {to: since for to, since in enumerate(chosen) if to != since}
+        held = self._own("keys") is not None and self._own("values") is not None
+        if not held or any(since < len(chosen) for since in moves.values()):
+            super().reorder_cache(beam_idx)
+            return
+        for name in ("keys", "values"):
+            tensor: Tensor = getattr(self, name)
+            for to, since in moves.items():
+                tensor[to] = tensor[since]
+            setattr(self, name, tensor[: len(chosen)])
+
+    def _own(self, name: str) -> Tensor | None:
+        """The place in which keys or values lie, where they lie in one of this layer."""
+        held: Tensor = getattr(self, name)
+        place = self._places.get(name)
+        return place if place is not None and held.data_ptr() == place.data_ptr() else None
+
     def _added(self, name: str, new: Tensor) -> Tensor:
         held: Tensor = getattr(self, name)
         before = held.shape[-2] if held.numel() else 0
         after = before + new.shape[-2]
-        place = self._places.get(name)
-        if place is None or held.data_ptr() != place.data_ptr() or place.shape[-2] < after:
+        place = self._own(name)
+        if place is None or place.shape[-2] < after:
             place = new.new_empty(*new.shape[:-2], after + _SPARE, new.shape[-1])
             if before:
                 place[..., :before, :] = held
             self._places[name] = place
+        place = place[: len(new)]
         place[..., before:after, :] = new
         return place[..., :after, :]

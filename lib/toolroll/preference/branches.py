@@ -19,10 +19,11 @@ from toolroll.models.device import choose_device
 from toolroll.models.load import Loaded, load_causal_lm
 from toolroll.models.open import choose_backend
 from toolroll.models.options import ModelOptions
-from toolroll.models.padded import Asked, Batches, Strand, Written
+from toolroll.models.padded import Asked, Strand, Written
 from toolroll.models.pictures import Given, Request
 from toolroll.models.pictures_hf import HFPictures, Job
 from toolroll.models.sampling import StopWatch, sample
+from toolroll.models.shared import RoomyBatches
 from toolroll.models.vision import load_image_text, takes_images
 from toolroll.preference.mixing import Coin, Mixing, begins_word, ends_sentence, mixed
 
@@ -73,7 +74,7 @@ class Twin(Strand):
         return Strand.row_bytes(self, rows) + self.unseen.row_bytes(rows)
 
 
-class TwoBranches(Batches):
+class TwoBranches(RoomyBatches):
     """Writes batches of answers, each token from the mixture of two branches; batches of plain prompts, too."""
 
     mixing = Mixing()

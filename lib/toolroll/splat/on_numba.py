@@ -13,8 +13,8 @@ from toolroll.splat import project, tiles
 from toolroll.splat.gaussians import Eye, Gaussians, Manner
 from toolroll.splat.rasterizer import Flat
 
-SHARE = 512  #: Gaussians a thread takes at a time
-TILES = 8  #: and tiles
+SHARE = 2048  #: Gaussians a thread takes at a time
+TILES = 16  #: and tiles
 ROW = 10  #: numbers of a Gaussian in the plane, see `tiles`
 GRADIENT = 9  #: numbers of its gradient
 
@@ -120,7 +120,7 @@ class _Blend(torch.autograd.Function):  # type: ignore[misc]
         pairs = tiles.reaches(flat, width, height, spans)
         lists = (np.empty(across * down + 1, np.int64), np.empty(pairs, np.int32))
         places = (np.empty(len(flat) + 1, np.int64), np.empty(pairs, np.int64))
-        order = np.argsort(_array(depths), kind="stable")
+        order = tiles.nearest_first(_array(depths))
         tiles.listed(order, spans, across, *lists, *places)
         ground = _array(background)
         image, left = np.empty((height, width, 3), np.float32), np.empty((height, width), np.float32)

@@ -37,6 +37,8 @@ F = np.float32
 ZERO, HALF, ONE, TWO = F(0), F(0.5), F(1), F(2)
 MOST = F(0.999)  #: alpha at most
 LEAST = F(1 / 255)  #: and at least
+DIGIT, PASSES = 11, 3  #: of sorting: bits of a digit, and digits of a number of 32 bits
+DIGITS = 1 << DIGIT
 DONE = F(1e-4)  #: a pixel that would keep no more of what is behind is done
 FAR = F(1e9)  #: pixels away from which a mean is nowhere
 LOG2E, LOWEST, BIAS, MANTISSA = F(math.log2(math.e)), F(-126), np.int32(127), np.int32(23)
@@ -85,6 +87,36 @@ def _exp(x: Any) -> Any:
 
 
 # --- which Gaussians are in which tile
+
+
+@compiled
+def nearest_first(depths: Any) -> Any:
+    """The places [N] of depths [N], int64: smaller depths first, those with the same bits as they stand.
+
+    A radix sort by 11 bits at a time of the bits of the numbers, turned so that they are in the order of the numbers.
+    """
+    count = len(depths)
+    bits = depths.view(np.uint32)
+    keys, order = np.empty((2, count), np.uint32), np.empty((2, count), np.int64)
+    for g in range(count):
+        keys[0, g] = ~bits[g] if bits[g] >> np.uint32(31) else bits[g] | np.uint32(0x80000000)
+        order[0, g] = g
+    starts = np.zeros((PASSES, DIGITS + 1), np.int64)
+    for g in range(count):
+        for k in range(PASSES):
+            starts[k, ((keys[0, g] >> np.uint32(DIGIT * k)) & np.uint32(DIGITS - 1)) + 1] += 1
+    for k in range(PASSES):
+        old, new = k % 2, 1 - k % 2
+        filled = starts[k]
+        for digit in range(DIGITS):
+            filled[digit + 1] += filled[digit]
+        for g in range(count):
+            key = keys[old, g]
+            digit = (key >> np.uint32(DIGIT * k)) & np.uint32(DIGITS - 1)
+            at = filled[digit]
+            filled[digit] = at + 1
+            keys[new, at], order[new, at] = key, order[old, g]
+    return order[PASSES % 2]
 
 
 @compiled

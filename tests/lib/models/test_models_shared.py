@@ -167,3 +167,27 @@ def test_caches_grow_when_their_room_is_used_up(loaded, files, monkeypatch):
     monkeypatch.setattr(shared, "_SPARE", 2)
     requests = asked(files, temperature=0.8)
     same(HFPictures(loaded).answer(requests), Plain(loaded).answer(requests))
+
+
+@pytest.mark.parametrize(
+    ("rows", "where"),
+    [([0, 3, 2], "in place"), ([3, 1], "in place"), ([1, 0], "elsewhere"), ([0, 0, 2, 2, 1], "elsewhere")],
+)
+def test_rows_that_go_on_stay_where_they_are(rows, where):
+    keys, values = torch.randn(2, 4, 2, 3, 5)
+    more = torch.randn(2, len(rows), 2, 1, 5)
+    layer = shared._Roomy()
+    layer.update(keys, values)
+    before = layer.keys.data_ptr(), layer.values.data_ptr()
+    layer.reorder_cache(torch.tensor(rows))
+    assert ((layer.keys.data_ptr(), layer.values.data_ptr()) == before) == (where == "in place")
+    layer.update(*more)
+    assert layer.keys.equal(torch.cat([keys[rows], more[0]], dim=2))
+    assert layer.values.equal(torch.cat([values[rows], more[1]], dim=2))
+
+
+def test_the_last_rows_take_the_places_of_those_that_ended(loaded):
+    arranged = shared.SharedBatches(loaded.model, frozenset(), most=None)._arranged
+    assert arranged([0, 2, 3, 5]) == [0, 5, 2, 3]
+    assert arranged([4, 5]) == [4, 5]
+    assert arranged([0, 1]) == [0, 1]
