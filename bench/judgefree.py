@@ -1,33 +1,29 @@
 """What pairs without a judge cost: two branches decoded in a batch, and texts scored by their images.
 
-    python bench/judgefree.py [--prompts 16] [--images 64] [--tokens 48] [--rounds 3] [--threads 1] [--json FILE]
+    python bench/judgefree.py [--prompts 16] [--images 64] [--tokens 48] [--rounds 2] [--threads 1] [--json FILE]
 
 Decoding is greedy, with h next to 0, so that two branches, plain decoding and the classifier-free guidance of
 transformers (which takes one prompt at a time, and no image on the other side) all write the same answers; the pictures
 are read and prepared before the clock starts. The peer of clip-score is a loop that gives transformers' processor and
-model an image with one sentence at a time. What counts is CPU time, of the best of several rounds, in which all take
-their turn; the first warms up. "times slower" is beside the first row of the same kind.
-
-The models are sprite and glance, which ship; where an installation has none, random ones of the tests.
+model an image with one sentence at a time. CPU time counts.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
+import operator
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import common
 import torch
+from common import Line
 
-from toolroll.errors import ToolrollError
 from toolroll.models.base import Sampling
 from toolroll.models.device import choose_device
-from toolroll.models.load import SHIPPED, find_model
 from toolroll.models.pictures import Request
 from toolroll.models.vision import chat_text, load_image_text, processed
 from toolroll.preference.branches import HFBranches, Mixed
@@ -46,58 +42,55 @@ from toolroll.world.words import caption, relations
 R = TypeVar("R")
 
 H = 1e-6
+SIZE = (96, 72)
 SENTENCES = 6  #: of a text, at most
+OURS, PLAIN, ALONE, GUIDED = "two branches", "plain decoding", "one by one", "guidance of transformers, one by one"
 
 
-def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """A record for each way of decoding, then for each way of scoring."""
+def measure(arguments: argparse.Namespace) -> list[Line]:
+    """Lines for decoding, then for scoring."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        scenes = [drawn_scene(Draws(seed), 4, 96, 72) for seed in range(arguments.images)]
-        paths = [folder / f"{place}.png" for place in range(len(scenes))]
+        scenes = [drawn_scene(Draws(seed), 4, *SIZE) for seed in range(arguments.images)]
+        paths = [Path(name) / f"{place}.png" for place in range(len(scenes))]
         for scene, path in zip(scenes, paths, strict=True):
-            path.write_bytes(png(render(scene, 96, 72)))
+            path.write_bytes(png(render(scene, *SIZE)))
         texts = [
             " ".join([caption(scene), *(f"{said[3]}." for said in list(relations(scene))[: SENTENCES - 1])])
             for scene in scenes
         ]
-        model, clip = (shipped(wanted, folder) for wanted in (arguments.model, arguments.clip))
-        return [
-            *decoding(model, paths[: arguments.prompts], arguments),
-            *scoring(clip, paths, texts, arguments),
-        ]
+        prompts = paths[: arguments.prompts]
+        return [*decoding(arguments.model, prompts, arguments), *scoring(arguments.clip, paths, texts, arguments)]
 
 
-def decoding(model: str, paths: list[Path], given: argparse.Namespace) -> list[dict[str, Any]]:
+def decoding(model: str, paths: list[Path], given: argparse.Namespace) -> Iterator[Line]:
     """Tokens a second of two branches in a batch, and of what they are compared with."""
     loaded = load_image_text(model, choose_device("cpu"))
     engine = HFBranches(loaded, mixing=Mixing(), batch=len(paths))
     how = Sampling(temperature=0, max_tokens=given.tokens)
     plain = [Request(asked(DESCRIBE, 1), how, [path]) for path in paths]
     mixed = [Unseeing("drop")(request, H) for request in plain]
-    read = {"two": [engine._read(0, one, None) for one in mixed], "one": [engine._read(0, one, None) for one in plain]}
+    two = [engine._read(0, one, None).asked for one in mixed]
+    one = [engine._read(0, one, None).asked for one in plain]
 
-    def batch(kind: str) -> list[list[int]]:
-        found = engine._ready().write([job.asked for job in read[kind]])
+    def written(batch: list[Any]) -> list[list[int]]:
+        found = engine._ready().write(batch)
         assert found is not None
         return [one.ids for one in found]
 
-    def one_by_one() -> list[list[int]]:
-        return [engine._ready().write([job.asked])[0].ids for job in read["two"]]  # type: ignore[index]
-
-    guided = Guided(loaded, mixed, given.tokens)
-    ways: dict[str, Callable[[], list[list[int]]]] = {
-        f"two branches, {len(paths)} at a time": lambda: batch("two"),
-        f"plain decoding, {len(paths)} at a time": lambda: batch("one"),
-        "two branches, one by one": one_by_one,
-        "guidance of transformers, one by one": guided,
+    ways = {
+        OURS: lambda: written(two),
+        PLAIN: lambda: written(one),
+        ALONE: lambda: [ids for one in two for ids in written([one])],
+        GUIDED: Guided(loaded, mixed, given.tokens),
     }
     best, answers = turns(ways, given)
-    first = next(iter(answers.values()))
     for name, found in answers.items():
-        if sum(one == other for one, other in zip(found, first, strict=True)) < 0.75 * len(first):
+        if sum(map(operator.eq, found, answers[OURS])) < 0.75 * len(paths):
             raise SystemExit(f"{name}: other answers than two branches write")
-    return [record(name, "tokens", sum(map(len, answers[name])), best) for name in ways]
+    rate = {name: sum(map(len, answers[name])) / seconds for name, seconds in best.items()}
+    for peer in (GUIDED, ALONE):
+        yield Line(f"{OURS}, {len(paths)} at a time", "tokens/CPU s", rate[OURS], peer, rate[peer])
+    yield Line(f"{OURS}, {len(paths)} at a time", "CPU ms/token", 1e3 / rate[OURS], PLAIN, 1e3 / rate[PLAIN])
 
 
 class Guided:
@@ -133,22 +126,24 @@ class Guided:
         return found
 
 
-def scoring(clip: str, paths: list[Path], texts: list[str], given: argparse.Namespace) -> list[dict[str, Any]]:
-    """Sentences a second, images among the work, of clip-score's scorer and of a loop."""
+def scoring(clip: str, paths: list[Path], texts: list[str], given: argparse.Namespace) -> Iterator[Line]:
+    """Images and sentences a second of clip-score's scorer, a row at a time, and of a loop."""
     encoder = open_encoder(clip, choose_device("cpu", "float32"))
     jobs = [Job([path], [text]) for path, text in zip(paths, texts, strict=True)]
     many, single = Scorer(encoder), Scorer(encoder, batch=1)
     whole = many.score(jobs)
     assert whole is not None
     split = [[one.text for one in found[0].sentences] for found in whole if isinstance(found, list)]
-    ways = {
-        "clip-score, batched": lambda: many.score(jobs),
-        "clip-score, a row at a time": lambda: [single.score([job]) for job in jobs],
+    ways: dict[str, Callable[[], Any]] = {
+        "batched": lambda: many.score(jobs),
+        "a row at a time": lambda: [single.score([job]) for job in jobs],
         "transformers, a sentence at a time": lambda: loop(encoder, paths, split),
     }
     best, _ = turns(ways, given)
-    count = sum(map(len, split))
-    return [record(name, f"sentences of {len(jobs)} images", count, best, whose="clip-score, batched") for name in ways]
+    ours, *peers = best
+    for unit, count in (("images", len(jobs)), ("sentences", sum(map(len, split)))):
+        for peer in peers:
+            yield Line(f"clip-score, {ours}", f"{unit}/CPU s", count / best[ours], peer, count / best[peer])
 
 
 def loop(encoder: Any, paths: list[Path], split: list[list[str]]) -> list[float]:
@@ -166,57 +161,15 @@ def loop(encoder: Any, paths: list[Path], split: list[list[str]]) -> list[float]
 
 
 def turns(ways: dict[str, Callable[[], R]], given: argparse.Namespace) -> tuple[dict[str, float], dict[str, R]]:
-    """CPU seconds of the best of so many rounds, in which all have their turn, and what each made in the last."""
+    """CPU seconds of the best of so many rounds, and what each made in the last."""
     torch.set_num_threads(given.threads)  # whoever chooses a device sets them, too
-    best = dict.fromkeys(ways, float("inf"))
     made: dict[str, R] = {}
-    for _ in range(given.rounds):
-        for name, run in ways.items():
-            started = time.process_time()
-            made[name] = run()
-            best[name] = min(best[name], time.process_time() - started)
-    return best, made
 
+    def kept(name: str) -> None:
+        made[name] = ways[name]()
 
-def record(name: str, of: str, count: int, best: dict[str, float], whose: str | None = None) -> dict[str, Any]:
-    """A row of the table."""
-    first = best[whose or next(iter(best))]
-    return {
-        "what": name,
-        "of": of,
-        "n": count,
-        "CPU s": best[name],
-        "a second": count / best[name],
-        "times slower": round(best[name] / first, 2),
-    }
-
-
-def shipped(name: str, folder: Path) -> str:
-    """The model of this name, or a random one of the tests where this installation does not have the one that ships."""
-    try:
-        find_model(name, lambda _: None)
-    except ToolrollError:
-        if name not in SHIPPED:
-            raise
-        sys.path.insert(0, str(common.ROOT / "tests"))
-        import tiny_clip_models
-        import tiny_pairs
-
-        sys.stderr.write(f"no {name}: a random model instead\n")
-        made = folder / name
-        return str(tiny_pairs.write_image_model(made) if name == "sprite" else tiny_clip_models.write(made))
-    return name
+    return common.least({name: common.timed(partial(kept, name)) for name in ways}, given.rounds), made
 
 
 if __name__ == "__main__":
-    common.run(
-        "Two branches decoded in a batch, and texts scored by their images.",
-        measure,
-        ("--prompts", {"type": int, "default": 16}),
-        ("--images", {"type": int, "default": 64}),
-        ("--tokens", {"type": int, "default": 48}),
-        ("--rounds", {"type": int, "default": 3}),
-        ("--threads", {"type": int, "default": 1}),
-        ("--model", {"default": "sprite"}),
-        ("--clip", {"default": "glance"}),
-    )
+    common.run(__doc__, measure, prompts=16, images=64, tokens=48, rounds=2, threads=1, model="sprite", clip="glance")

@@ -2,11 +2,11 @@
 
     python bench/kvquant.py [--heads 32] [--tokens 3328] [--rounds 10] [--json FILE]
 
-Keys are heads x tokens x 128 normal numbers in fp32, as 13 tiles of InternVL have them. All ways take turns within a
-round, and the best of each counts, in CPU time of the one thread, so that a busy machine disturbs them least. `times`
-compares with what `of` says: fp32 attention by torch's scaled_dot_product_attention, two read passes over the keys, or
-elements a second. "dequantize, then SDPA" is what a cache does that unpacks itself for every token. The read pass is
-the floor that memory sets; codes of 1 bit are a 32nd of it.
+Keys are heads x tokens x 128 normal numbers in fp32, as 13 tiles of InternVL have them. CPU time of the one thread.
+The peers are fp32 attention by torch's scaled_dot_product_attention, two passes that read the keys, and the bandwidth
+floor: the time in which memory, at the pace of such a pass, gives and takes the bytes that the work must read and
+write. "dequantize, then SDPA" is what a cache does that unpacks itself for every token. Memory is what is in use at
+most while keys are quantized, their codes apart.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import argparse
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import common
 import torch
+from common import Line
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from toolroll.kvcache import kernels
@@ -29,100 +32,110 @@ from toolroll.kvcache.postscale import codes_of, outputs, scores
 from toolroll.kvcache.scheme import Scheme
 
 SIZE = 128
-TARGETS = {
-    "attention, 1 bit": 0.5,
-    "quantize once, lloyd1": 5.0,
-    "quantize once, quantile 2 bits": 5.0,
-    "pack, 1 bit": 0.5,
-    "unpack, 1 bit": 2.0,
-    "memory beside the keys": 1.0,
+PASS, SDPA, FLOOR = "one read pass", "attention, fp32 SDPA", "bandwidth floor"
+SCHEMES = {
+    "1 bit": (Scheme("k", 1, "lloyd1"), Scheme("v", 1, "lloyd1")),
+    "2 bits": (Scheme("k", 2, "minmax"), Scheme("v", 2, "minmax")),
+    "4 bits": (Scheme("k", 4, "minmax"), Scheme("v", 4, "minmax")),
+    "8 bits": (Scheme("k", 8, "minmax"), Scheme("v", 8, "minmax")),
+    "KIVI's 2 bits": (
+        Scheme("k", 2, "minmax", group=32, layout="kivi32"),
+        Scheme("v", 2, "minmax", group=32, along="channels", layout="kivi32"),
+    ),
 }
 
 
-def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """One record for each thing that is measured."""
+@dataclass(frozen=True)
+class Way:
+    """Something to measure, and the bytes that it must read and write."""
+
+    work: Callable[[], Any]
+    bytes: int
+
+
+def measure(arguments: argparse.Namespace) -> list[Line]:
+    """Lines for each way, one of them beside the bandwidth floor; and one for the memory."""
     torch.set_grad_enabled(False)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     shape = (arguments.heads, arguments.tokens, SIZE)
     keys, values = torch.randn(shape), torch.randn(shape)
-    ways, packed = _ways(keys, values)
-    best = dict.fromkeys(ways, float("inf"))
-    for turn in range(arguments.rounds + 1):
-        for name, way in ways.items():
-            started = time.thread_time()
-            way()
-            if turn:
-                best[name] = min(best[name], time.thread_time() - started)
-    elements = keys.numel()
-    records = [_record("one read pass", best, "GB/s", 4 * elements / best["one read pass"] / 1e9)]
+    blocks = {
+        name: [_quantized(one, scheme) for one, scheme in zip((keys, values), pair, strict=True)]
+        for name, pair in SCHEMES.items()
+    }
+    ways = {**_attention(keys, values, blocks), **_packing(keys, blocks)}
+    best = common.least(
+        {name: common.timed(way.work, time.thread_time) for name, way in ways.items()}, arguments.rounds
+    )
+    floor = {name: best[PASS] * way.bytes / keys.nbytes for name, way in ways.items()}
+    peers = {"attention": {SDPA: best[SDPA]}, "quantize": {"two read passes": 2 * best[PASS]}}
+    lines = []
     for name, seconds in best.items():
-        if name.startswith(("attention", "dequantize")):
-            records.append(_record(name, best, "fp32 SDPA", seconds / best["attention, fp32 SDPA"]))
-        elif name.startswith("quantize"):
-            records.append(_record(name, best, "two read passes", seconds / best["one read pass"] / 2))
-        elif name.startswith(("pack", "unpack")):
-            records.append(_record(name, best, "G elements/s", elements / seconds / 1e9))
-    beside = _memory(keys) - packed
-    one_head = 4 * elements / arguments.heads
-    records.append(_line("memory beside the keys", None, "one head, codes apart", beside / one_head))
-    return records
+        for peer, other in {**peers.get(name.split()[0].strip(","), {}), FLOOR: floor[name]}.items():
+            if name.startswith(("pack", "unpack")):
+                count = keys.numel() / 1e9
+                lines.append(Line(name, "G elements/CPU s", count / seconds, peer, count / other))
+            elif name not in (peer, PASS):
+                lines.append(Line(name, "CPU ms", 1e3 * seconds, peer, 1e3 * other))
+    one_head = keys.nbytes / arguments.heads
+    beside = _memory(keys) - _bytes(blocks["1 bit"][0])
+    return [*lines, Line("memory beside the keys", "MB", beside / 1e6, "one head", one_head / 1e6)]
 
 
-def _ways(keys: torch.Tensor, values: torch.Tensor) -> tuple[dict[str, Callable[[], Any]], int]:
-    """What is measured, by name, and the bytes of the keys' codes at 1 bit."""
+def _attention(keys: Tensor, values: Tensor, blocks: dict[str, list[Any]]) -> dict[str, Way]:
+    """Ways to attend with one query."""
     heads, tokens, size = keys.shape
-    query = torch.randn(heads, 1, size)
-    schemes = {
-        "1 bit": (Scheme("k", 1, "lloyd1"), Scheme("v", 1, "lloyd1")),
-        "2 bits": (Scheme("k", 2, "minmax"), Scheme("v", 2, "minmax")),
-        "4 bits": (Scheme("k", 4, "minmax"), Scheme("v", 4, "minmax")),
-        "8 bits": (Scheme("k", 8, "minmax"), Scheme("v", 8, "minmax")),
-        "KIVI's 2 bits": (
-            Scheme("k", 2, "minmax", group=32, layout="kivi32"),
-            Scheme("v", 2, "minmax", group=32, along="channels", layout="kivi32"),
-        ),
+    query, shares, none = torch.randn(heads, 1, size), torch.rand(heads, 1, tokens), keys[:, :0]
+    ways = {
+        PASS: Way(lambda: [kernels.sums(one) for one in keys.numpy()], keys.nbytes),
+        SDPA: Way(lambda: scaled_dot_product_attention(query[None], keys[None], values[None]), 2 * keys.nbytes),
     }
-    none, shares = keys[:, :0], torch.rand(heads, 1, tokens)
-    ways: dict[str, Callable[[], Any]] = {
-        "one read pass": lambda: [kernels.sums(one) for one in keys.numpy()],
-        "attention, fp32 SDPA": lambda: scaled_dot_product_attention(query[None], keys[None], values[None]),
-    }
-    blocks = {}
-    for name, pair in schemes.items():
-        both = [_quantized(one, scheme) for one, scheme in zip((keys, values), pair, strict=True)]
-        blocks[name] = both
+    for name, both in blocks.items():
         codes = tuple(codes_of(one, keys.device) for one in both)
         item = Item([codes], torch.arange(tokens), none, none)  # type: ignore[list-item]
-        ways[f"attention, {name}"] = lambda item=item: attend_item(query, item, size**-0.5, None, None)
+        ways[f"attention, {name}"] = Way(partial(attend_item, query, item, size**-0.5, None, None), _bytes(*both))
         if name == "1 bit":
-            ways["attention, 1 bit: scores alone"] = lambda codes=codes: scores(codes[0], query)
-            ways["attention, 1 bit: output alone"] = lambda codes=codes: outputs(codes[1], shares)
-    one = blocks["1 bit"]
+            k, v = both
+            ways[f"attention, {name}: scores alone"] = Way(partial(scores, codes[0], query), _bytes(k))
+            ways[f"attention, {name}: output alone"] = Way(partial(outputs, codes[1], shares), _bytes(v))
 
     def unpacked() -> Any:
-        made = (torch.from_numpy(dequantize(part, backend="numba"))[None] for part in one)
+        made = (torch.from_numpy(dequantize(part, backend="numba"))[None] for part in blocks["1 bit"])
         return scaled_dot_product_attention(query[None], *made)
 
-    ways["dequantize 1 bit, then SDPA"] = unpacked
+    ways["attention, 1 bit: dequantize, then SDPA"] = Way(unpacked, _bytes(*blocks["1 bit"]))
+    return ways
+
+
+def _packing(keys: Tensor, blocks: dict[str, list[Any]]) -> dict[str, Way]:
+    """Ways to codes and back."""
+    ways: dict[str, Way] = {}
     for rule, bits in (("lloyd1", 1), ("minmax", 1), ("quantile", 2), ("minmax", 4)):
-        name = f"quantize once, {rule}" + (f" {bits} bits" if bits > 1 else "")
-        ways[name] = partial(_quantized, keys, Scheme("k", bits, rule))  # type: ignore[arg-type]
+        scheme = Scheme("k", bits, rule)  # type: ignore[arg-type]
+        name = f"quantize once, {rule}, {bits} bit{'s' * (bits > 1)}"
+        ways[name] = Way(partial(_quantized, keys, scheme), keys.nbytes + keys.numel() * bits // 8)
     for bits in (1, 2):
-        data = blocks["1 bit" if bits == 1 else "2 bits"][0].codes
-        codes_now = kernels.unpack(data, bits, "msb")
-        plural = "s" * (bits > 1)
-        ways[f"pack, {bits} bit{plural}"] = lambda c=codes_now, b=bits: kernels.pack(c, b, "msb")
-        ways[f"unpack, {bits} bit{plural}"] = lambda d=data, b=bits: kernels.unpack(d, b, "msb")
-    return ways, one[0].codes.nbytes + one[0].lo.nbytes + one[0].scale.nbytes
+        name = f"{bits} bit{'s' * (bits > 1)}"
+        packed = blocks[name][0].codes
+        codes = kernels.unpack(packed, bits, "msb")
+        size = packed.nbytes + codes.nbytes
+        ways[f"pack, {name}"] = Way(partial(kernels.pack, codes, bits, "msb"), size)
+        ways[f"unpack, {name}"] = Way(partial(kernels.unpack, packed, bits, "msb"), size)
+    return ways
 
 
-def _quantized(states: torch.Tensor, scheme: Scheme) -> Any:
+def _bytes(*blocks: Any) -> int:
+    """The bytes of codes and ranges."""
+    return sum(one.codes.nbytes + one.lo.nbytes + one.scale.nbytes for one in blocks)
+
+
+def _quantized(states: Tensor, scheme: Scheme) -> Any:
     array = states.numpy()
     return quantize(lambda h: array[h], tuple(array.shape), scheme, backend="numba")  # type: ignore[arg-type]
 
 
-def _memory(keys: torch.Tensor) -> int:
+def _memory(keys: Tensor) -> int:
     """The most bytes in use while keys are quantized, of arrays made meanwhile."""
     tracemalloc.start()
     _quantized(keys, Scheme("k", 1, "lloyd1"))
@@ -131,19 +144,5 @@ def _memory(keys: torch.Tensor) -> int:
     return peak
 
 
-def _record(name: str, best: dict[str, float], of: str, times: float) -> dict[str, Any]:
-    return _line(name, 1e3 * best[name], of, times)
-
-
-def _line(name: str, ms: float | None, of: str, times: float) -> dict[str, Any]:
-    return {"what": name, "ms": ms, "of": of, "times": times, "target": TARGETS.get(name)}
-
-
 if __name__ == "__main__":
-    common.run(
-        "Keys and values in few bits.",
-        measure,
-        ("--heads", {"type": int, "default": 32}),
-        ("--tokens", {"type": int, "default": 3328}),
-        ("--rounds", {"type": int, "default": 10}),
-    )
+    common.run(__doc__, measure, heads=32, tokens=3328, rounds=10)

@@ -1,24 +1,23 @@
 """The block that listens to prompts: what it costs in a decoder, in a photo, and beside a Mask2Former in training.
 
-    python bench/pmp.py [--rounds 5] [--updates 4] [--threads 1] [--shapes small,large] [--json FILE]
+    python bench/pmp.py [--rounds 9] [--updates 4] [--threads 1] [--shapes small,large] [--json FILE]
 
-Times are CPU time, the best of several rounds in turns. "decoder" is that of Mask2Former's size (width 256, 100
-queries, 9 layers, 20 prompts, an image of 512 x 512) and of the small model (width 64, 20 queries, 3 layers, 10
-prompts, a photo of 480 x 360 as the model sees it): with the block, times without. "photo" is a photo of 480 x 360 from
-pixels to the map of classes. "update" is an update of 8 images of 96 x 96 with losses and matching, beside
-transformers' Mask2Former of about as many weights with its own loss.
+CPU time. The large decoder is that of Mask2Former's size (width 256, 100 queries, 9 layers, 20 prompts, an image of
+512 x 512), the small one that of the model that ships (width 64, 20 queries, 3 layers, 10 prompts, a photo of 480 x 360
+as the model sees it): with the block, and without. A photo of 480 x 360 goes from pixels to the map of classes. An
+update is one of 8 images of 96 x 96 with losses and matching, beside transformers' Mask2Former of about as many weights
+with its own loss.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import common
 import torch
+from common import Line
 
 from toolroll.segment.decoder import Decoder
 from toolroll.segment.losses import Targets, Weights, loss_of
@@ -35,24 +34,6 @@ def text_of(batch: int, prompts: int, width: int) -> Text:
     vectors = torch.nn.functional.normalize(torch.randn(batch, prompts, width), dim=-1)
     owners = torch.arange(prompts).expand(batch, -1).contiguous()
     return Text(vectors, owners, vectors, torch.ones(batch, prompts, dtype=torch.bool), prompts)
-
-
-def cpu(work: Callable[[], Any]) -> float:
-    """CPU seconds of some work."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
-
-
-def best(works: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """The least CPU seconds of each, taken in turns; the first round warms up."""
-    found: dict[str, float] = {}
-    for turn in range(rounds + 1):
-        for name, work in works.items():
-            took = cpu(work)
-            if turn:
-                found[name] = min(took, found.get(name, took))
-    return found
 
 
 def decoders(width: int, queries: int, layers: int, heads: int, size: tuple[int, int], prompts: int) -> dict[str, Any]:
@@ -129,37 +110,28 @@ def trainings(batch: int, side: int, prompts: int, segments: int) -> tuple[dict[
     return {"ours": ours_step, "theirs": theirs_step}, weights
 
 
-def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """A record for each of the decoders, the photo and the training."""
+def measure(arguments: argparse.Namespace) -> list[Line]:
+    """A line for each of the decoders, the photo and the training."""
     torch.set_num_threads(arguments.threads)
-    records = []
+    sizes = {"small": (64, 20, 3, 4, working_size(*PHOTO, 160), 10), "large": (256, 100, 9, 8, (512, 512), 20)}
     with torch.inference_mode():
-        sizes = {"small": (64, 20, 3, 4, working_size(*PHOTO, 160), 10), "large": (256, 100, 9, 8, (512, 512), 20)}
-        for name in arguments.shapes.split(","):
-            found = best(decoders(*sizes[name]), arguments.rounds)
-            records.append(row(f"decoder, {name}: with the block, times without", found["with"], found["without"]))
-        found = best(photos(10), arguments.rounds)
-        records.append(row("photo of 480 x 360: with the block, times without", found["with"], found["without"]))
+        lines = [
+            beside(f"{name} decoder with the block", decoders(*sizes[name]), arguments.rounds)
+            for name in arguments.shapes
+        ]
+        lines.append(beside("photo with the block", photos(10), arguments.rounds))
     works, weights = trainings(8, 96, 10, 5)
-    found = best(works, arguments.updates)
-    records.append(row("update of 8 images: ours, times transformers' Mask2Former", found["ours"], found["theirs"]))
-    records[-1]["images/s"] = round(8 / found["ours"], 1)
-    records[-1]["weights"] = f"{weights['ours']:,} against {weights['theirs']:,}"
-    return records
+    best = common.least({name: common.timed(work) for name, work in works.items()}, arguments.updates)
+    sizes_of = {name: f"{count / 1e3:.0f} k weights" for name, count in weights.items()}
+    what, peer = f"updates, {sizes_of['ours']}", f"transformers' Mask2Former, {sizes_of['theirs']}"
+    return [*lines, Line(what, "images/CPU s", 8 / best["ours"], peer, 8 / best["theirs"])]
 
 
-def row(what: str, ours: float, other: float) -> dict[str, Any]:
-    """A line of the table."""
-    times = {"ms": round(1000 * ours, 2), "peer ms": round(1000 * other, 2), "times": round(ours / other, 3)}
-    return {"what": what, **times, "images/s": None, "weights": ""}
+def beside(what: str, works: dict[str, Any], rounds: int) -> Line:
+    """Something with the block beside the same without."""
+    best = common.least({name: common.timed(work) for name, work in works.items()}, rounds)
+    return Line(what, "CPU ms", 1e3 * best["with"], "without", 1e3 * best["without"])
 
 
 if __name__ == "__main__":
-    common.run(
-        "The cost of listening to prompts.",
-        measure,
-        ("--rounds", {"type": int, "default": 9}),
-        ("--updates", {"type": int, "default": 4}),
-        ("--shapes", {"default": "small,large"}),
-        ("--threads", {"type": int, "default": 1}),
-    )
+    common.run(__doc__, measure, rounds=9, updates=4, shapes=["small", "large"], threads=1)

@@ -1,10 +1,10 @@
-"""Queries a second over the shipped corpus: toolroll's BM25 beside SQLite FTS5 and tantivy.
+"""Queries a second over the shipped corpus: toolroll's BM25 beside bm25s, SQLite FTS5 and tantivy.
 
-    python bench/retrieval.py [--json FILE]
+    python bench/retrieval.py [--questions 400] [--json FILE]
 
-All engines index the same 4,016 passages and answer the same 400 questions, top 3, one query a call, words of the
-question joined by OR. FTS5 with its stop words left in takes all of them, so it gets the questions without English stop
-words too, as toolroll does itself.
+All engines index the same 4,016 passages and answer the same questions, top 3, one query a call, words of the question
+joined by OR. FTS5 with its stop words left in takes all of them, so all get the questions without English stop words,
+as toolroll does itself. bm25s is the library with its own tokenizer and numpy, from the words to the passages.
 """
 
 from __future__ import annotations
@@ -15,58 +15,72 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import common
 import orjson
+from common import Line
 
 from toolroll.rag.bm25 import Bm25Retriever, Bm25Settings, build_bm25, tokenizer
 
-DATA = Path(__file__).parents[1] / "lib/toolroll/data/hotpotqa"
 TOPK = 3
 ROUNDS = 3
 
+Passages = list[dict[str, Any]]
+Search = Callable[[str], Any]
 
-def measure(_arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """One record an engine."""
-    with gzip.open(DATA / "corpus.jsonl.gz", "rb") as file:
+
+def measure(arguments: argparse.Namespace) -> list[Line]:
+    """Two lines a peer: queries, and the building of the index."""
+    with gzip.open(common.HOTPOTQA / "corpus.jsonl.gz", "rb") as file:
         passages = [orjson.loads(line) for line in file]
-    questions = [orjson.loads(line)["question"] for line in (DATA / "questions.jsonl").read_bytes().splitlines()]
-    rows: list[dict[str, Any]] = []
+    lines = (common.HOTPOTQA / "questions.jsonl").read_bytes().splitlines()[: arguments.questions]
+    questions = [orjson.loads(line)["question"] for line in lines]
+    searches: dict[str, Search] = {}
+    index_s: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, build in (("toolroll bm25", toolroll), ("SQLite FTS5", fts5), ("tantivy", tantivy)):
-            started = time.perf_counter()
-            search = build(passages, Path(folder))
-            if search is None:
-                rows.append({"engine": name, "index s": None, "queries/s": None})
-                continue
-            index_s = time.perf_counter() - started
-            rows.append({"engine": name, "index s": round(index_s, 2), "queries/s": round(rate(search, questions))})
-    ours = rows[0]["queries/s"]
-    for row in rows:
-        row["toolroll is times"] = round(ours / row["queries/s"], 2) if row["queries/s"] else None
-    return rows
+        for name, build in ENGINES.items():
+            with suppress(ImportError):
+                started = time.process_time()
+                searches[name] = build(passages, Path(folder))
+                index_s[name] = time.process_time() - started
+        best = common.least({name: asked(search, questions) for name, search in searches.items()}, ROUNDS)
+    rate = {name: len(questions) / seconds for name, seconds in best.items()}
+    ours, *peers = ENGINES
+    return [
+        *(Line("queries", "queries/CPU s", rate[ours], peer, rate.get(peer)) for peer in peers),
+        *(Line("indexing", "CPU s", index_s[ours], peer, index_s.get(peer)) for peer in peers),
+    ]
 
 
-def rate(search: Callable[[str], Any], questions: list[str]) -> float:
-    """Queries a second, the best of some rounds."""
-    best = float("inf")
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        for question in questions:
-            search(question)
-        best = min(best, time.perf_counter() - started)
-    return len(questions) / best
+def asked(search: Search, questions: list[str]) -> Callable[[], float]:
+    """Asks an engine all questions."""
+    return common.timed(lambda: [search(question) for question in questions])
 
 
-def toolroll(passages: list[dict[str, Any]], folder: Path) -> Callable[[str], Any]:
+def toolroll(passages: Passages, folder: Path) -> Search:
     build_bm25(passages, folder / "bm25")
     retriever = Bm25Retriever(folder / "bm25")
     return lambda question: retriever.search([question], TOPK)
 
 
-def fts5(passages: list[dict[str, Any]], folder: Path) -> Callable[[str], Any]:
+def bm25s(passages: Passages, _folder: Path) -> Search:
+    import bm25s as engine
+
+    index = engine.BM25(corpus=passages)
+    texts = [f"{passage['title']} {passage['text']}" for passage in passages]
+    index.index(engine.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
+
+    def search(question: str) -> Any:
+        words = engine.tokenize(question, stopwords="en", show_progress=False)
+        return index.retrieve(words, k=TOPK, show_progress=False)
+
+    return search
+
+
+def fts5(passages: Passages, folder: Path) -> Search:
     database = sqlite3.connect(folder / "fts5.db")
     database.execute("create virtual table passage using fts5(id unindexed, title, text)")
     database.executemany("insert into passage values (:id, :title, :text)", passages)
@@ -81,11 +95,9 @@ def fts5(passages: list[dict[str, Any]], folder: Path) -> Callable[[str], Any]:
     return search
 
 
-def tantivy(passages: list[dict[str, Any]], folder: Path) -> Callable[[str], Any] | None:
-    try:
-        import tantivy as engine
-    except ImportError:
-        return None
+def tantivy(passages: Passages, folder: Path) -> Search:
+    import tantivy as engine
+
     schema = engine.SchemaBuilder()
     for name in ("id", "title", "text"):
         schema.add_text_field(name, stored=True)
@@ -107,5 +119,7 @@ def tantivy(passages: list[dict[str, Any]], folder: Path) -> Callable[[str], Any
     return search
 
 
+ENGINES = {"toolroll": toolroll, "bm25s": bm25s, "SQLite FTS5": fts5, "tantivy": tantivy}
+
 if __name__ == "__main__":
-    common.run("Queries a second.", measure)
+    common.run(__doc__, measure, questions=400)

@@ -1,9 +1,10 @@
-"""What a row costs: row-wise commands against a bare decode-and-encode loop, `jq -c .` and Python's json.
+"""What a row costs: row-wise commands beside a bare decode-and-encode loop, `jq -c .` and Python's json.
 
-python bench/rows.py [--size-mb 200] [--runs 3] [--json FILE]
+    python bench/rows.py [--size-mb 200] [--runs 3] [--json FILE]
 
 The rows are rollouts of the usual form with real passages in them (the shipped HotpotQA corpus, of which a quarter has
-letters beyond ASCII). The input is made once for each size, the same on every machine, and kept in bench/out.
+letters beyond ASCII), the same on every machine, and what step-parse makes of them. Memory is compared with that for a
+twentieth of the rows, the wall clock of a pipe with that of its slowest command alone.
 """
 
 from __future__ import annotations
@@ -12,116 +13,103 @@ import argparse
 import gzip
 import json
 import random
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import common
+from common import Cost, Line
 
-LIMIT = 1.5  #: times the bare loop's CPU, for a command that works row by row
-CORPUS = common.ROOT / "lib/toolroll/data/hotpotqa/corpus.jsonl.gz"
+CORPUS = common.HOTPOTQA / "corpus.jsonl.gz"
 MALFORMED = 0.037  #: share of trajectories that are not well formed, as HiPRAG reports of its models (appendix F)
 DISTINCT = 3000  #: rows that differ; after them only ids do
+FEWER = 20  #: times as few rows, for the memory
 
-LOOP = """
+_LOOP = """
 import sys, {module} as codec
 with open(sys.argv[1], "rb") as rows:
     for line in rows:
         sys.stdout.buffer.write({encode} + b"\\n")
 """
-ORJSON_LOOP = LOOP.format(module="orjson", encode="codec.dumps(codec.loads(line))")
-JSON_LOOP = LOOP.format(module="json", encode="codec.dumps(codec.loads(line)).encode()")
+ORJSON_LOOP = (sys.executable, "-c", _LOOP.format(module="orjson", encode="codec.dumps(codec.loads(line))"))
+JSON_LOOP = (sys.executable, "-c", _LOOP.format(module="json", encode="codec.dumps(codec.loads(line)).encode()"))
+PEERS = {"`jq -c .`": ("jq", "-c", "."), "json loop": JSON_LOOP}
+COMMANDS = {
+    "rollouts": ("step-parse",),
+    "parsed": ("step-reward --judge given", "step-reward --judge lexical,evidence", "step-stats"),
+}
+PIPE = ("step-parse", "step-reward --judge given", "step-stats")
 
 
-@dataclass(frozen=True)
-class Case:
-    """Something that reads rows and writes rows: `argv`, with the input's name behind it."""
-
-    name: str
-    argv: tuple[str, ...]
-    source: str = "rollouts"
-
-    def found(self) -> bool:
-        """Whether it is installed."""
-        return Path(self.argv[0]).exists() or shutil.which(self.argv[0]) is not None
-
-
-def _command(line: str, source: str) -> Case:
-    name, *arguments = line.split()
-    return Case(line, (str(common.BIN / name), *arguments), source)
-
-
-LOOP_CASE = "orjson loop"
-CASES = [
-    Case(LOOP_CASE, (sys.executable, "-c", ORJSON_LOOP)),
-    _command("step-parse", "rollouts"),
-    Case("Python json loop", (sys.executable, "-c", JSON_LOOP)),
-    Case("jq -c .", ("jq", "-c", ".")),
-    Case(LOOP_CASE, (sys.executable, "-c", ORJSON_LOOP), "parsed"),
-    _command("step-reward --judge given", "parsed"),
-    _command("step-reward --judge lexical,evidence", "parsed"),
-    _command("step-stats", "parsed"),
-]
-
-
-def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """One record for each case that is installed."""
-    records: list[dict[str, Any]] = []
-    loops: dict[str, float] = {}
-    for case in CASES:
-        if not case.found():
-            continue
-        path = source(case.source, arguments.size_mb)
-        used = common.cost([*case.argv, path], runs=arguments.runs)
-        if case.name == LOOP_CASE:
-            loops[case.source] = used.cpu_s
-        megabytes, count = path.stat().st_size / 1e6, _count(path)
-        records.append(
-            {
-                "input": f"{case.source}, {megabytes:.0f} MB",
-                "what": case.name,
-                "CPU s": used.cpu_s,
-                "MB/s": megabytes / used.cpu_s,
-                "µs/row": used.cpu_s / count * 1e6,
-                "RSS MB": used.rss_mb,
-                "times the orjson loop": used.cpu_s / loops[case.source],
-            }
-        )
-    return records
-
-
-def source(name: str, size_mb: int) -> Path:
-    """The input of this name, made if it is not there: `size_mb` MB of rollouts, or what step-parse makes of them."""
+def measure(arguments: argparse.Namespace) -> list[Line]:
+    """Lines for the commands that read each input, then one for the pipe."""
     common.OUT.mkdir(parents=True, exist_ok=True)
-    path = common.OUT / f"{name}-{size_mb}mb.jsonl"
-    if path.exists():
-        return path
-    part = path.with_suffix(".part")
-    if name == "parsed":
-        subprocess.run(
-            [common.BIN / "step-parse", "-q", "--no-meta", "-o", part, source("rollouts", size_mb)], check=True
-        )
-    else:
-        with open(part, "wb") as file:
-            file.writelines(rollouts(size_mb * 1_000_000))
-    part.replace(path)
-    return path
+    with tempfile.TemporaryDirectory(dir=common.OUT) as name:
+        many, few = Path(name) / "many", Path(name) / "few"
+        made(many, arguments.size_mb * 1_000_000)
+        made(few, arguments.size_mb * 1_000_000 // FEWER)
+        used = {
+            command: common.cost([*_argv(command), many / source], runs=arguments.runs)
+            for source, commands in COMMANDS.items()
+            for command in commands
+        }
+        lines = [line for source in COMMANDS for line in _beside(used, many / source, few / source, arguments.runs)]
+        return [*lines, _piped(used, many / "rollouts", arguments.runs)]
+
+
+def made(folder: Path, size: int) -> None:
+    """Write `size` bytes of rollouts, and what step-parse makes of them."""
+    folder.mkdir()
+    (folder / "rollouts").write_bytes(b"".join(rollouts(size)))
+    subprocess.run([*_argv("step-parse"), "-q", "--no-meta", "-o", folder / "parsed", folder / "rollouts"], check=True)
+
+
+def _argv(command: str) -> list[str]:
+    name, *arguments = command.split()
+    return [str(common.BIN / name), *arguments]
+
+
+def _beside(used: dict[str, Cost], many: Path, few: Path, runs: int) -> Iterator[Line]:
+    """What the commands that read an input used, beside the loop, other programs, and themselves with few rows."""
+    count, megabytes = _count(many), many.stat().st_size / 1e6
+    loop = common.cost([*ORJSON_LOOP, many], runs=runs)
+    others = {
+        peer: megabytes / common.cost([*argv, many], runs=runs).cpu_s if shutil.which(argv[0]) else None
+        for peer, argv in PEERS.items()
+    }
+    for command in COMMANDS[many.name]:
+        ours = used[command]
+        yield Line(command, "CPU µs/row", 1e6 * ours.cpu_s / count, "orjson loop", 1e6 * loop.cpu_s / count)
+        for peer, rate in others.items():
+            yield Line(command, "MB/CPU s", megabytes / ours.cpu_s, peer, rate)
+        if command == "step-stats":
+            peer = "step-reward --judge given"
+            yield Line(command, "MB/CPU s", megabytes / ours.cpu_s, peer, megabytes / used[peer].cpu_s)
+        less = common.cost([*_argv(command), few], runs=1)
+        yield Line(f"{command}, memory", "MB", ours.rss_mb, f"for a {FEWER}th of the rows", less.rss_mb)
+
+
+def _piped(used: dict[str, Cost], rollouts: Path, runs: int) -> Line:
+    first, *others = (shlex.join(_argv(command)) for command in PIPE)
+    pipe = common.cost(["sh", "-c", " | ".join([f"{first} {shlex.quote(str(rollouts))}", *others])], runs=runs)
+    slowest = max(PIPE, key=lambda command: used[command].wall_s)
+    return Line(" | ".join(PIPE), "wall s", pipe.wall_s, f"{slowest} alone", used[slowest].wall_s)
 
 
 def rollouts(size: int) -> Iterator[bytes]:
     """Lines of rollouts, `size` bytes of them."""
-    made: list[dict[str, Any]] = []
+    made: list[bytes] = []
     index = 0
     while size > 0:
         if index < DISTINCT:
-            made.append(_rollout(random.Random(index)))
-        record = {"id": f"q{index // 4}", "sample": index % 4, **made[index % DISTINCT]}
-        line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+            made.append(json.dumps(_rollout(random.Random(index)), ensure_ascii=False, separators=(",", ":")).encode())
+        line = b'{"id":"q%d","sample":%d,%s\n' % (index // 4, index % 4, made[index % DISTINCT][1:])
         size -= len(line)
         index += 1
         yield line
@@ -181,9 +169,4 @@ def _count(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    common.run(
-        "What a row costs.",
-        measure,
-        ("--size-mb", {"type": int, "default": 200}),
-        ("--runs", {"type": int, "default": 3}),
-    )
+    common.run(__doc__, measure, size_mb=200, runs=3)

@@ -1,11 +1,13 @@
 """What shutting a program in costs: calls a second in each sandbox against the same calls in this process.
 
-    python bench/sandbox.py [--rounds 7] [--inputs 15101] [--json FILE]
+    python bench/sandbox.py [--rounds 7] [--inputs 15101] [--sets 40] [--json FILE]
 
 The inputs are lists as in GEAR's list-function space: the empty one, one number each, up to 1,000 lists of each length
 from 2 to 16. The loop in this process reads each input, calls the function and writes its result with Python's json,
-without any limit. Rounds take turns, and the best of each kind counts; starting the sandbox is in none of them,
-starting a program's process is in all.
+without any limit. Starting the sandbox is in no round, starting a program's process is in all. Calls a second are by
+the wall clock, since they are made in another process.
+
+gear-score scores sets of four hypotheses on these inputs with two workers and with one, start-up and all.
 """
 
 from __future__ import annotations
@@ -13,18 +15,23 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import common
+from common import Line
 
 from toolroll.abduction.execution import Executor, Limits
 from toolroll.abduction.sandbox import open_sandbox
 from toolroll.abduction.sandbox.inputs import Inputs
 from toolroll.errors import ToolrollError
 
-LOOP = "no sandbox: exec in this process"
+LOOP = "exec in this process"
 KINDS = ("auto", "seccomp", "bwrap", "none", "monty")
 PROGRAMS = [
     "def f(x):\n    return sorted(set(x))[::-1]\n",
@@ -57,42 +64,56 @@ def bare(code: str, inputs: Inputs) -> None:
             outputs.append(None)
 
 
-def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """One record for the loop and one for each kind of sandbox that is here."""
-    inputs = Inputs(space(arguments.inputs))
-    started: dict[str, float] = {LOOP: 0.0}
+def measure(arguments: argparse.Namespace) -> list[Line]:
+    """Two lines for each kind of sandbox that is here, and one for two workers."""
+    lists = space(arguments.inputs)
+    return [*sandboxes(Inputs(lists), arguments.rounds), workers(lists, arguments.sets)]
+
+
+def sandboxes(inputs: Inputs, rounds: int) -> list[Line]:
+    """Calls a second in each kind of sandbox, and what it takes to start one."""
+    started: dict[str, float] = {}
     ways: dict[str, Callable[[str, Inputs], object]] = {LOOP: bare}
     opened: list[Executor] = []
-    for kind in KINDS:
-        start = time.perf_counter()
-        try:
-            executor = open_sandbox(kind, Limits(), notify=lambda _: None)
-        except ToolrollError:
-            continue
-        opened.append(executor)
-        started[kind], ways[kind] = time.perf_counter() - start, executor.run
-    best = {(way, code): float("inf") for way in ways for code in PROGRAMS}
     try:
-        for _ in range(arguments.rounds):
-            for code in PROGRAMS:
-                for way, run in ways.items():
-                    start = time.perf_counter()
-                    run(code, inputs)
-                    best[way, code] = min(best[way, code], time.perf_counter() - start)
+        for kind in KINDS:
+            start = time.perf_counter()
+            with suppress(ToolrollError):
+                executor = open_sandbox(kind, Limits(), notify=lambda _: None)
+                opened.append(executor)
+                started[kind], ways[kind] = time.perf_counter() - start, executor.run
+        best = common.least(
+            {
+                (way, code): common.timed(partial(run, code, inputs), time.perf_counter)
+                for code in PROGRAMS
+                for way, run in ways.items()
+            },
+            rounds,
+            warm_up=False,
+        )
     finally:
         for executor in opened:
             executor.close()
-    rates = {way: len(PROGRAMS) * len(inputs) / sum(best[way, code] for code in PROGRAMS) for way in ways}
+    rate = {way: len(PROGRAMS) * len(inputs) / sum(best[way, code] for code in PROGRAMS) for way in ways}
     return [
-        {"what": way, "calls/s": rates[way], "of no sandbox": rates[way] / rates[LOOP], "start ms": started[way] * 1e3}
-        for way in ways
+        *(Line(f"sandbox {kind}", "calls/s", rate[kind], LOOP, rate[LOOP]) for kind in started),
+        *(Line(f"sandbox {kind}, start", "wall ms", 1e3 * seconds) for kind, seconds in started.items()),
     ]
 
 
+def workers(lists: list[bytes], sets: int) -> Line:
+    """gear-score with two workers beside one."""
+    with tempfile.TemporaryDirectory() as name:
+        inputs, rows = Path(name) / "space.jsonl", Path(name) / "rows.jsonl"
+        inputs.write_bytes(b"\n".join(lists))
+        hypotheses = [{"text": "", "code": code} for code in PROGRAMS]
+        observations = [[[3, 1, 2], [3, 2, 1]], [[5, 8], [8, 5]]]
+        scored = ({"id": str(i), "observations": observations, "hypotheses": hypotheses} for i in range(sets))
+        rows.write_text("".join(json.dumps(row) + "\n" for row in scored))
+        argv = [common.BIN / "gear-score", "--space", inputs, "-q", rows, "--workers"]
+        rate = {count: sets / common.cost([*argv, count], runs=2, enough_s=60).wall_s for count in (1, 2)}
+    return Line("gear-score --workers 2", "sets/s", rate[2], "--workers 1", rate[1])
+
+
 if __name__ == "__main__":
-    common.run(
-        "What shutting a program in costs.",
-        measure,
-        ("--rounds", {"type": int, "default": 7}),
-        ("--inputs", {"type": int, "default": 15_101}),
-    )
+    common.run(__doc__, measure, rounds=7, inputs=15_101, sets=40)

@@ -1,20 +1,20 @@
 """What a scene costs: the ray caster, and the same formulas in vectorised numpy.
 
-python bench/scenes.py [--scenes 40] [--json FILE]
+    python bench/scenes.py [--scenes 40] [--rounds 3] [--json FILE]
 
-Scenes have six objects and 2 x 2 rays a pixel. Both draw on one core; compiling and loading are not counted, nor is
-numpy's time for more than a few scenes. The last rows are whole pairs: drawing two scenes by the rules, an edit, the
-checks, two images and their PNGs.
+Scenes have six objects and 2 x 2 rays a pixel. Both draw on one core; compiling and loading are not counted. numpy
+draws the first few only. A pair is two scenes drawn by the rules, an edit, the checks, two images and their PNGs.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import common
+from common import Line
 
 from toolroll.world.draws import Draws
 from toolroll.world.edits import KINDS
@@ -28,56 +28,41 @@ SIZES = ((96, 72), (320, 240))
 FEW = 3  #: scenes for what is slow
 
 
-def seconds(function: Callable[[Any], Any], over: list[Any]) -> float:
-    """CPU seconds of the function for one of these, in the best of three rounds."""
-    rounds = []
-    for _ in range(3):
-        start = time.process_time()
-        for one in over:
-            function(one)
-        rounds.append((time.process_time() - start) / len(over))
-    return min(rounds)
+def measure(arguments: argparse.Namespace) -> list[Line]:
+    """All lines."""
+    return [line for size in SIZES for line in lines(*size, arguments.scenes, arguments.rounds)]
 
 
-def records(count: int) -> Iterator[dict[str, Any]]:
-    """A row for each way of drawing at each size."""
-    for width, height in SIZES:
-        scenes = [drawn_scene(Draws(seed), 6, width, height) for seed in range(count)]
-        rules = SceneRules(width, height)
+def lines(width: int, height: int, count: int, rounds: int) -> Iterator[Line]:
+    """Scenes and pairs of a size."""
+    scenes = [drawn_scene(Draws(seed), 6, width, height) for seed in range(count)]
+    rules = SceneRules(width, height)
 
-        def whole(seed: int, width: int = width, height: int = height, rules: SceneRules = rules) -> None:
-            pair = made_pair(
-                lambda draws: drawn_scene(draws, 6, width, height),
-                "replace2",
-                KINDS["replace2"],
-                Draws(seed),
-                rules,
-                scenes=40,
-            )
-            png(pair.original)
-            png(pair.modified)
+    def whole(seed: int) -> None:
+        draw = partial(drawn_scene, count=6, width=width, height=height)
+        pair = made_pair(draw, "replace2", KINDS["replace2"], Draws(seed), rules, scenes=40)
+        png(pair.original)
+        png(pair.modified)
 
-        plain_s = seconds(lambda scene, w=width, h=height: plain_render(scene, w, h), scenes[:FEW])
-        ours_s = seconds(lambda scene, w=width, h=height: render(scene, w, h), scenes)
-        whole(0)
-        for what, one_s in (
-            ("numpy", plain_s),
-            ("toolroll", ours_s),
-            ("toolroll, a pair", seconds(whole, list(range(max(2, count // 4))))),
-        ):
-            yield {
-                "what": f"{what}, {width}x{height}",
-                "ms": one_s * 1e3,
-                "a second and core": 1 / one_s,
-                "numpy is times": plain_s / one_s if "pair" not in what else None,
-            }
+    pairs = list(range(max(2, count // 4)))
+    best = common.least(
+        {
+            "ours": each(lambda scene: render(scene, width, height), scenes),
+            "numpy": each(lambda scene: plain_render(scene, width, height), scenes[:FEW]),
+            "pairs": each(whole, pairs),
+        },
+        rounds,
+        warm_up=False,
+    )
+    numpy = min(FEW, count) / best["numpy"]
+    yield Line(f"scenes of {width}x{height}", "scenes/CPU s", count / best["ours"], "numpy", numpy)
+    yield Line(f"pairs of {width}x{height}", "pairs/CPU s", len(pairs) / best["pairs"])
 
 
-def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """All records."""
-    render(drawn_scene(Draws(0), 2, 64, 48), 64, 48)  # compiles, or loads what was compiled
-    return list(records(arguments.scenes))
+def each(function: Callable[[Any], Any], over: list[Any]) -> Callable[[], float]:
+    """Times a function over all of these."""
+    return common.timed(lambda: [function(one) for one in over])
 
 
 if __name__ == "__main__":
-    common.run("What a scene costs.", measure, ("--scenes", {"type": int, "default": 40}))
+    common.run(__doc__, measure, scenes=40, rounds=3)

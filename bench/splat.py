@@ -18,10 +18,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import common
 import torch
+from common import Line
 
 from toolroll.splat.finding import open_scene
 from toolroll.splat.fit import Fit, Recipe, View, begun
@@ -35,7 +35,6 @@ from toolroll.splat.rasterizer import Rasterizer
 
 PLUSH = common.ROOT / "tests" / "data" / "plush"
 WIDTH, HEIGHT = 480, 270
-Record = dict[str, Any]
 
 
 def scene_of(count: int) -> tuple[Gaussians, Eye]:
@@ -80,10 +79,10 @@ def best(make: Callable[[], tuple[float, float]], rounds: int) -> tuple[float, f
     return min(one for one, _ in found), min(other for _, other in found)
 
 
-def drawing(count: int, rounds: int) -> list[Record]:
+def drawing(count: int, rounds: int) -> list[Line]:
     """The table's first part."""
     start, eye = scene_of(count)
-    records = []
+    lines = []
     for state, gaussians in (("first", start), ("middle", later(start))):
         torch.set_num_threads(1)
         ours = best(lambda g=gaussians: there_and_back(NumbaRasterizer(), g, eye, time.process_time), rounds)
@@ -92,12 +91,14 @@ def drawing(count: int, rounds: int) -> list[Record]:
         torch.set_num_threads(2)
         both = best(lambda g=gaussians: there_and_back(NumbaRasterizer(), g, eye, time.perf_counter), rounds)
         torch.set_num_threads(1)
-        records.append(record(f"drawing, {state}", "torch, times as long", 1000 * sum(ours), sum(peer) / sum(ours)))
-        records.append(record(f"two threads, {state}", "one, times as long", 1000 * sum(both), sum(alone) / sum(both)))
-    return records
+        lines += [
+            Line(f"drawing, {state}", "pictures/CPU s", 1 / sum(ours), "torch", 1 / sum(peer)),
+            Line(f"drawing with two threads, {state}", "pictures/wall s", 1 / sum(both), "one thread", 1 / sum(alone)),
+        ]
+    return lines
 
 
-def stepping(count: int, rounds: int) -> Record:
+def stepping(count: int, rounds: int) -> list[Line]:
     """How much of a step is not drawing."""
     start, eye = scene_of(count)
     gaussians = later(start)
@@ -113,10 +114,13 @@ def stepping(count: int, rounds: int) -> Record:
         spent.append(time.process_time() - began)
     ours = best(lambda: there_and_back(NumbaRasterizer(), gaussians, eye, time.process_time), rounds)
     whole = min(spent[1:])
-    return record("step", "share that is not drawing", 1000 * whole, 1 - sum(ours) / whole)
+    parts = {"drawing": ours[0], "gradients of the drawing": ours[1], "not drawing": whole - sum(ours)}
+    return [
+        Line(f"a step: {name}", "CPU ms", 1e3 * seconds, "all of it", 1e3 * whole) for name, seconds in parts.items()
+    ]
 
 
-def trained(steps: int) -> list[Record]:
+def trained(steps: int) -> list[Line]:
     """The doll after so many steps."""
     with tempfile.TemporaryDirectory() as name:
         rows = Path(name) / "rows.jsonl"
@@ -126,28 +130,18 @@ def trained(steps: int) -> list[Record]:
         row = json.loads(rows.read_text().splitlines()[-1])
     about = f"plush, {steps} steps"
     return [
-        record(about, "PSNR, dB", 1000 * used.cpu_s, row["psnr_db"]),
-        record(about, "SSIM", 1000 * used.cpu_s, row["ssim"]),
-        record(about, "Gaussians", 1000 * used.cpu_s, row["n_gaussians"]),
-        record(about, "MB at most", 1000 * used.cpu_s, used.rss_mb),
+        Line(about, "PSNR, dB", row["psnr_db"]),
+        Line(about, "SSIM", row["ssim"]),
+        Line(about, "CPU s", used.cpu_s),
+        Line(about, "Gaussians", row["n_gaussians"]),
+        Line(about, "MB at most", used.rss_mb),
     ]
 
 
-def record(what: str, of: str, ms: float, figure: float) -> Record:
-    """A line of the table."""
-    return {"what": what, "ms": round(ms, 1), "of": of, "figure": figure}
-
-
-def measure(asked: argparse.Namespace) -> list[Record]:
-    """All records."""
-    return [*drawing(asked.count, asked.rounds), stepping(asked.count, asked.rounds), *trained(asked.steps)]
+def measure(asked: argparse.Namespace) -> list[Line]:
+    """All lines."""
+    return [*drawing(asked.count, asked.rounds), *stepping(asked.count, asked.rounds), *trained(asked.steps)]
 
 
 if __name__ == "__main__":
-    common.run(
-        "Gaussians on a CPU.",
-        measure,
-        ("--rounds", {"type": int, "default": 5}),
-        ("--count", {"type": int, "default": 20_000}),
-        ("--steps", {"type": int, "default": 600}),
-    )
+    common.run(__doc__, measure, rounds=5, count=20_000, steps=600)

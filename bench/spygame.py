@@ -1,18 +1,16 @@
 """What games of who is the spy cost: scripted ones, their rewards, and those of an image-text model.
 
-python bench/spygame.py [--games 5000] [--model sprite] [--model-games 32] [--json FILE]
+    python bench/spygame.py [--games 5000] [--runs 3] [--model sprite] [--model-games 32] [--json FILE]
 
 Scripted games and rewards: CPU time of the whole command, beside an orjson loop that decodes and encodes these games.
 A model's games: the wall clock, in one process on the same pairs, the model loaded and warmed up. In one batch, each
 turn of all games is; one after the other, a game's votes are one batch still, and its clues come one by one.
-The games are the paper's, but with the modified image; answers have at most 60 tokens. Where the model is not
-installed, its rows are left out.
+The games are the paper's, but with the modified image; answers have at most 60 tokens.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -23,8 +21,8 @@ import common
 import msgspec
 import orjson
 import rows
+from common import Line
 
-from toolroll.errors import ToolrollError
 from toolroll.io.rows import Row
 from toolroll.models.base import Sampling
 from toolroll.models.open import open_image_text
@@ -40,11 +38,6 @@ PAIRS = 25
 RULES = ("--model", "rules", "--spy-image", "modified", "--no-meta", "-q")
 
 
-def record(what: str, games: int, seconds: float, times: float | None = None) -> dict[str, Any]:
-    """A line of the table. `times` is what the line before, or the loop, is compared with."""
-    return {"what": what, "games": games, "s": seconds, "games/s": games / seconds, "times the peer": times}
-
-
 def made_pairs(folder: Path) -> Path:
     """Pairs of scenes with their pictures."""
     pairs = folder / "pairs.jsonl"
@@ -53,7 +46,7 @@ def made_pairs(folder: Path) -> Path:
     return pairs
 
 
-def scripted(pairs: Path, folder: Path, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def scripted(pairs: Path, folder: Path, asked: argparse.Namespace) -> Iterator[Line]:
     """Games by rules, and what spy-reward makes of them."""
     samples = max(1, asked.games // PAIRS)
     games = samples * PAIRS
@@ -61,21 +54,17 @@ def scripted(pairs: Path, folder: Path, asked: argparse.Namespace) -> Iterator[d
         out = folder / "games.jsonl"
         argv = [*RULES, "--preset", preset, "--samples", samples, pairs, "-o", out]
         used = common.cost([common.BIN / "spy-game", *argv], runs=asked.runs)
-        yield record(f"scripted games, {preset}", games, used.cpu_s)
-    loop = common.cost([sys.executable, "-c", rows.ORJSON_LOOP, out], runs=asked.runs)
-    yield record("orjson loop over them", games, loop.cpu_s)
+        yield Line(f"scripted games, {preset}", "games/CPU s", games / used.cpu_s)
+    loop = common.cost([*rows.ORJSON_LOOP, out], runs=asked.runs)
     for more in ((), ("--advantages",)):
         used = common.cost([common.BIN / "spy-reward", *more, out], runs=asked.runs)
-        yield record(" ".join(["spy-reward", *more]), games, used.cpu_s, used.cpu_s / loop.cpu_s)
+        what = " ".join(["spy-reward", *more])
+        yield Line(what, "CPU µs/game", 1e6 * used.cpu_s / games, "orjson loop", 1e6 * loop.cpu_s / games)
 
 
-def modelled(pairs: Path, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def modelled(pairs: Path, asked: argparse.Namespace) -> Line:
     """Games of a model: one after the other, and each turn of all at once."""
-    try:
-        engine = open_image_text(model=asked.model, device="cpu")
-    except ToolrollError as error:
-        print(f"spygame.py: {error.place}: {error.why}; its games are left out", file=sys.stderr)
-        return
+    engine = open_image_text(model=asked.model, device="cpu")
     player = ModelPlayer(engine, Templates(game.CLUE, game.VOTE), Sampling(temperature=0.8, max_tokens=60, seed=0))
     seats = Seats({"spy": player, "civilians": player}, {"spy": None, "civilians": None})
 
@@ -95,10 +84,9 @@ def modelled(pairs: Path, asked: argparse.Namespace) -> Iterator[dict[str, Any]]
     start = time.perf_counter()
     played(asked.model_games)
     together_s = time.perf_counter() - start
-    times = (alone_s / few) / (together_s / asked.model_games)
-    yield record(f"{asked.model}, one game after the other", few, alone_s)
-    yield record(f"{asked.model}, each turn one batch", asked.model_games, together_s, times)
     seats.close()
+    rate, alone = asked.model_games / together_s, few / alone_s
+    return Line("a model's games, each turn one batch", "games/s", rate, "one game after the other", alone)
 
 
 def matches(pairs: Path, count: int) -> list[Match]:
@@ -115,20 +103,13 @@ def matches(pairs: Path, count: int) -> list[Match]:
     return found
 
 
-def measure(asked: argparse.Namespace) -> list[dict[str, Any]]:
-    """All records."""
+def measure(asked: argparse.Namespace) -> list[Line]:
+    """All lines."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pairs = made_pairs(folder)
-        return [*scripted(pairs, folder, asked), *modelled(pairs, asked)]
+        return [*scripted(pairs, folder, asked), modelled(pairs, asked)]
 
 
 if __name__ == "__main__":
-    common.run(
-        "What games cost.",
-        measure,
-        ("--games", {"type": int, "default": 5000}),
-        ("--runs", {"type": int, "default": 3}),
-        ("--model", {"default": "sprite"}),
-        ("--model-games", {"type": int, "default": 32}),
-    )
+    common.run(__doc__, measure, games=5000, runs=3, model="sprite", model_games=32)

@@ -1,24 +1,23 @@
 """Tokens a second of policy-train's update beside a bare loop of transformers and torch.
 
-    python bench/training.py [--rows 8] [--rounds 2] [--json FILE]
+    python bench/training.py [--rows 6] [--rounds 1] [--micro-tokens 4096] [--threads 1] [--model embedded]
+                             [--json FILE]
 
 Both train all weights of the embedded model in float32 on the same rows with the same loss, clip and optimizer step.
 The bare loop is what one writes in a page: rows in the order they come, four at a time, padded on the right with an
-attention mask, log-softmax over the logits of all positions. They take turns; the best round of each counts. Tokens
-are those of the rows, prompts and all, without padding.
+attention mask, log-softmax over the logits of all positions. Tokens are those of the rows, prompts and all, without
+padding. CPU time of one thread counts; with more --threads, or 0 for all cores, the wall clock.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import random
-import time
-from functools import partial
-from typing import Any
+from itertools import count
 
 import common
 import torch
+from common import Line
 
 from toolroll.models.device import choose_device
 from toolroll.models.load import load_causal_lm
@@ -32,43 +31,31 @@ LR = 1e-6
 AT_A_TIME = 4
 
 
-def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """One record for each of the two."""
-    samples = rows(arguments.rows)
+def measure(arguments: argparse.Namespace) -> list[Line]:
+    """The one line."""
+    trainer = open_trainer(TrainOptions(lr=LR, device="cpu"), arguments.model)
+    update, bare, steps = (
+        PolicyUpdate(trainer, Objective(micro_tokens=arguments.micro_tokens)),
+        Bare(arguments.model),
+        count(1),
+    )
+    samples = rows(arguments.rows, bare.model.config.vocab_size)
     tokens = sum(sample.length for sample in samples)
-    trainer = open_trainer(TrainOptions(lr=LR, device="cpu"), "embedded")
-    update = PolicyUpdate(trainer, Objective(micro_tokens=arguments.micro_tokens))
-    bare = Bare()
-    best = {"policy-train": float("inf"), "bare loop": float("inf")}
-    for step in range(arguments.rounds + 1):
-        for name, run in (
-            ("policy-train", partial(update.run, samples, step + 1)),
-            ("bare loop", partial(bare, samples)),
-        ):
-            gc.collect()
-            started = time.perf_counter()
-            run()
-            if step:  # the first round warms up
-                best[name] = min(best[name], time.perf_counter() - started)
-    return [
-        {
-            "trainer": name,
-            "tokens": tokens,
-            "s": seconds,
-            "tokens/s": tokens / seconds,
-            "policy-train is times": round(seconds / best["policy-train"], 2),
-        }
-        for name, seconds in best.items()
-    ]
+    threads = arguments.threads or choose_device("cpu").threads
+    torch.set_num_threads(threads)
+    ways = {"ours": lambda: update.run(samples, next(steps)), "bare loop": lambda: bare(samples)}
+    clock = common.clock_of(threads)
+    best = common.least({name: common.timed(way, clock) for name, way in ways.items()}, arguments.rounds)
+    return [Line("policy-train", "tokens/s", tokens / best["ours"], "bare loop", tokens / best["bare loop"])]
 
 
-def rows(count: int) -> list[Sample]:
+def rows(count: int, vocabulary: int) -> list[Sample]:
     """Trajectories as long as short rollouts with searches are; two fifths of a response are injected."""
     chance = random.Random(0)
     made = []
     for _ in range(count):
-        prompt = [chance.randrange(1000, 40000) for _ in range(chance.randrange(120, 200))]
-        response = [chance.randrange(1000, 40000) for _ in range(chance.randrange(60, 400))]
+        prompt = [chance.randrange(vocabulary) for _ in range(chance.randrange(120, 200))]
+        response = [chance.randrange(vocabulary) for _ in range(chance.randrange(60, 400))]
         mask = [int((place // 20) % 5 < 3) for place in range(len(response))]
         made.append(Sample(prompt, response, mask, [-10.0 * own for own in mask], chance.gauss(0, 1)))
     return made
@@ -77,8 +64,8 @@ def rows(count: int) -> list[Sample]:
 class Bare:
     """The loop one writes in a page."""
 
-    def __init__(self) -> None:
-        self.model = load_causal_lm("embedded", choose_device("cpu")).model.train()
+    def __init__(self, model: str) -> None:
+        self.model = load_causal_lm(model, choose_device("cpu")).model.train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LR, weight_decay=0.01)
 
     def __call__(self, samples: list[Sample]) -> None:
@@ -107,10 +94,4 @@ class Bare:
 
 
 if __name__ == "__main__":
-    common.run(
-        "Tokens a second of training.",
-        measure,
-        ("--rows", {"type": int, "default": 8}),
-        ("--rounds", {"type": int, "default": 2}),
-        ("--micro-tokens", {"type": int, "default": 4096}),
-    )
+    common.run(__doc__, measure, rows=6, rounds=1, micro_tokens=4096, threads=1, model="embedded")

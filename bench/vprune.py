@@ -2,12 +2,12 @@
 
     python bench/vprune.py [--rounds 5] [--tokens 16] [--shapes tiles,llava,large] [--threads 1] [--json FILE]
 
-The dense model and every plan read the same prompt in turns, and the best round of each counts; the dense model has
-transformers' own attention (sdpa). Times are CPU time, which with one thread is the wall time of a machine that does
-nothing else. The image encoder is tiny, so that the language model is what is measured. "promised" is what the FLOPs
-that were executed say: those of the dense model over those of the plan, text and all. Peak memory is that of a process
-of its own that reads the prompt, above what it held before; it has read it once, for what is only loaded then, and
-gives freed blocks back at once (MALLOC_MMAP_THRESHOLD_), so that it is what tensors need and not the heap's holes.
+The dense model and every plan read the same prompt in turns; the dense model has transformers' own attention (sdpa).
+Times are CPU time, which with one thread is the wall time of a machine that does nothing else. The image encoder is
+tiny, so that the language model is what is measured. "Promised" is what the FLOPs that were executed say: those of the
+dense model over those of the plan, text and all. Peak memory is that of a process of its own that reads the prompt,
+above what it held before; it has read it once, for what is only loaded then, and gives freed blocks back at once
+(MALLOC_MMAP_THRESHOLD_), so that it is what tensors need and not the heap's holes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import common
 import torch
+from common import Line
 
+from toolroll.models.device import choose_device
+from toolroll.numerics.runner import forget_peak, peak
 from toolroll.pruning.cached import held_bytes
 from toolroll.pruning.executed import executed
 from toolroll.pruning.flops import Tokens, dense_terms, pruned_terms, sum_over
@@ -36,6 +39,7 @@ from toolroll.pruning.support import parts_of
 
 IMAGE, VOCABULARY, PATCH = 3, 1000, 4
 QUARTER = 0.25
+QUARTERED = "all, a quarter"
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,9 @@ CASES = {
     "tiles": Case("17 tiles of 8x8, d 576", 17, 8, 5, _sizes(576, 1536, 4, 9, 3)),
     "llava": Case("one 24x24, d 1024", 1, 24, 32, _sizes(1024, 2752, 4, 16, 16)),
     "large": Case("one 48x48, d 512", 1, 48, 32, _sizes(512, 1376, 4, 8, 8)),
+    "tiny": Case("2 tiles of 4x4, d 48", 2, 4, 5, _sizes(48, 96, 2, 4, 4)),
 }
+SHAPES = ["tiles", "llava", "large"]
 
 
 def tokens_of(case: Case) -> Tokens:
@@ -89,7 +95,7 @@ def plans(shape: Shape, tokens: Tokens) -> dict[str, Plan]:
         "half of the heads": Plan(heads=heads),
         "cut at half": Plan(cut=half),
         "cut and neurons": Plan(cut=half, ffn=2),
-        "all, a quarter": quarter,
+        QUARTERED: quarter,
         "all, a tenth of the neurons": replace(whole, ffn=10),
     }
 
@@ -146,95 +152,91 @@ def write(model: Any, cache: Any, tokens: int) -> float:
     return time.process_time() - started
 
 
-def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """A record for each shape and plan."""
+def measure(arguments: argparse.Namespace) -> list[Line]:
+    """Lines for each shape and plan."""
     torch.set_num_threads(arguments.threads)
-    return [row for name in arguments.shapes.split(",") for row in measure_one(name, CASES[name], arguments)]
+    return [line for name in arguments.shapes for line in lines(name, CASES[name], arguments)]
+
+
+def lines(name: str, case: Case, arguments: argparse.Namespace) -> Iterator[Line]:
+    """The lines of a shape."""
+    found, tokens = measured(case, arguments), tokens_of(case)
+    count = tokens.visual + tokens.text
+    dense = found.pop("dense")
+    peaks = peak_memory(name, arguments.threads)
+    for plan, one in found.items():
+        what = f"{case.what}, {plan}"
+        yield Line(f"{what}: prefill", "tokens/CPU s", count / one.read_s, "dense", count / dense.read_s)
+        yield Line(f"{what}: speed-up", "times", dense.read_s / one.read_s, "promised", dense.flops / one.flops)
+        written = arguments.tokens
+        yield Line(f"{what}: decode", "tokens/CPU s", written / one.write_s, "dense", written / dense.write_s)
+        if plan in peaks:
+            yield Line(f"{what}: keys and values", "MB", one.held / 1e6, "dense", dense.held / 1e6)
+            yield Line(f"{what}: peak memory", "MB", peaks[plan], "dense", peaks["dense"])
+
+
+@dataclass
+class Found:
+    """What a plan took: the least seconds to read and to write, the FLOPs of the prompt, bytes of keys and values."""
+
+    read_s: float = float("inf")
+    write_s: float = float("inf")
+    flops: int = 0
+    held: int = 0
 
 
 @torch.inference_mode()
-def measure_one(name: str, case: Case, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """The records of a shape."""
+def measured(case: Case, arguments: argparse.Namespace) -> dict[str, Found]:
+    """What each plan takes for a shape; the first round warms up."""
     model, prompt = model_of(case), prompt_of(case)
-    shape, tokens = parts_of(model, Plan()).shape, tokens_of(case)
-    wanted = plans(shape, tokens)
-    reading: dict[str, float] = {}
-    writing: dict[str, float] = {}
-    flops: dict[str, int] = {}
-    held: dict[str, int] = {}
+    wanted = plans(parts_of(model, Plan()).shape, tokens_of(case))
+    found = {plan: Found() for plan in wanted}
     for turn in range(arguments.rounds + 1):
-        for kind, plan in wanted.items():
+        for name, plan in wanted.items():
+            one = found[name]
             with Pruner(model, plan) as pruner:
-                first, cache = read(model, prompt)
-                flops[kind], held[kind] = sum_over(executed(pruner)), held_bytes(cache)
-                rest = write(model, cache, arguments.tokens if turn else 1)
-            if turn:  # the first round warms up
-                reading[kind] = min(first, reading.get(kind, first))
-                writing[kind] = min(rest, writing.get(kind, rest))
-    peak = {kind: memory(name, kind, arguments.threads) for kind in ("dense", "cut and neurons", "all, a quarter")}
-    return [
-        {
-            "shape": case.what,
-            "plan": kind,
-            "visual FLOPs": round(left(shape, tokens, plan), 3),
-            "prefill ms": round(reading[kind] * 1000, 1),
-            "times dense": round(reading["dense"] / reading[kind], 2),
-            "promised": round(flops["dense"] / flops[kind], 2),
-            "decode ms/token": round(writing[kind] * 1000 / arguments.tokens, 2),
-            "decode, times dense": round(writing["dense"] / writing[kind], 2),
-            "KV MB": round(held[kind] / 1e6, 2),
-            "peak MB": peak.get(kind),
-        }
-        for kind, plan in wanted.items()
-    ]
+                read_s, cache = read(model, prompt)
+                one.flops, one.held = sum_over(executed(pruner)), held_bytes(cache)
+                write_s = write(model, cache, arguments.tokens if turn else 1)
+            if turn:
+                one.read_s, one.write_s = min(read_s, one.read_s), min(write_s, one.write_s)
+    return found
 
 
-def memory(name: str, kind: str, threads: int) -> float:
-    """MB that a process which reads the prompt needs at most, above what it had with the model loaded."""
-    child = [sys.executable, __file__, "--child", f"{name}:{kind}", "--threads", str(threads)]
+def peak_memory(name: str, threads: int) -> dict[str, float]:
+    """MB that a process needs at most to read the prompt under some plans, above what it has with the model loaded."""
+    child = [sys.executable, __file__, "--child", name, "--threads", str(threads)]
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run(child, capture_output=True, text=True, check=True, env=environment)
-    return float(json.loads(done.stdout))
+    done = subprocess.run(child, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    peaks: dict[str, float] = json.loads(done.stdout)
+    return peaks
 
 
 @torch.inference_mode()
-def child(asked: str, threads: int) -> None:
-    """Print what `memory` says."""
+def child(name: str, threads: int) -> None:
+    """Print what `peak_memory` says."""
+    device, peaks = choose_device("cpu"), {}
     torch.set_num_threads(threads)
-    name, kind = asked.split(":")
     case = CASES[name]
     model, prompt = model_of(case), prompt_of(case)
-    with Pruner(model, plans(parts_of(model, Plan()).shape, tokens_of(case))[kind]):
-        read(model, prompt)
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-        before = most_memory()
-        read(model, prompt)
-        print(json.dumps(round(most_memory() - before, 1)))
-
-
-def most_memory() -> float:
-    """MB of memory that this process had at most, since it was last forgotten."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    wanted = plans(parts_of(model, Plan()).shape, tokens_of(case))
+    for kind in ("dense", "cut and neurons", QUARTERED):
+        with Pruner(model, wanted[kind]):
+            read(model, prompt)
+            forget_peak(device)
+            before = peak(device)
+            read(model, prompt)
+            peaks[kind] = (peak(device) - before) / 1e6
+    print(json.dumps(peaks))
 
 
 def main() -> None:
     """Measure, or be the process whose memory is measured."""
     if "--child" in sys.argv:
-        parser = argparse.ArgumentParser()
-        parser.add_argument("--child")
-        parser.add_argument("--threads", type=int, default=1)
-        given = parser.parse_args()
-        child(given.child, given.threads)
+        _, _, name, _, threads = sys.argv
+        child(name, int(threads))
         return
-    common.run(
-        "Reading and writing, dense against pruned.",
-        measure,
-        ("--rounds", {"type": int, "default": 5}),
-        ("--tokens", {"type": int, "default": 16}),
-        ("--shapes", {"default": ",".join(CASES)}),
-        ("--threads", {"type": int, "default": 1}),
-    )
+    common.run(__doc__, measure, rounds=5, tokens=16, shapes=SHAPES, threads=1)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ pipeline_tag: image-text-to-text
 
 A `LlavaForConditionalGeneration` of {parameters:.1f} million parameters that knows one small world: rendered scenes of
 spheres, cubes and cylinders (CLEVR's colours, sizes and materials), and simple charts. It describes such a picture,
-answers short questions about it, and gives clues and votes in the game of `spy-game --prompts short`. It knows nothing
+answers short questions about it, and gives clues and votes in the game of `spy-game --wording short`. It knows nothing
 of photos and has no conversation: it is there so that pipelines can run for real on a CPU.
 
 Every picture is scaled to {side} x {side} pixels, and is {seen} tokens. Byte-level BPE, {words} tokens.

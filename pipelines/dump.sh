@@ -62,7 +62,7 @@ ring() {
     kk-reward --credit people |
     group-advantage --group-size "$samples" |
     tee -a "$out/rollouts.jsonl" |
-    policy-train --policy "$out/policy" --emit-feedback --steps "$out/steps.jsonl" \
+    policy-train --policy "$out/policy" --emit-feedback --steps-file "$out/steps.jsonl" \
       --batch-rows $((tasks * samples)) --temperature "$temperature" \
       "${adapters[@]}" --lr "$rate" |
     until_last_update > "$out/feedback"

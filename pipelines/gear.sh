@@ -105,7 +105,7 @@ ask before --model "$model"
 if [ ! -f "$out/pairs.jsonl" ]; then
   paired() {
     grep -F '"dataset":"train"' <(sed 's/"dataset": /"dataset":/' "$out/before.jsonl") |
-      gear-pairs --pool --contexts 0,1 --space "$out/space.jsonl" "${words[@]}" --max-pairs "$pairs" -v "$@"
+      gear-pairs --pooled --contexts 0,1 --space "$out/space.jsonl" "${words[@]}" --max-pairs "$pairs" -v "$@"
   }
   paired --balance even > "$out/pairs.part"
   if [ "$(wc -l < "$out/pairs.part")" -lt $((pairs / 2)) ]; then

@@ -25,7 +25,7 @@ fi
 # well-formed steps. --closed-book also asks it each query without the passages, which is what the
 # over-search judge compares with.
 if [ ! -f "$out/rollouts.jsonl" ]; then
-  rag-rollout "$out/questions.jsonl" --model "$model" --retriever "bm25:$out/index" --topk 2 \
+  rag-rollout "$out/questions.jsonl" --model "$model" --retriever "bm25:$out/index" --passages 2 \
     --constrain --field-tokens 32 --max-steps 2 --max-searches 1 --context-tokens 250 \
     --temperature 0 --closed-book --closed-book-tokens 48 \
     --output "$out/rollouts.jsonl" --resume

@@ -38,7 +38,7 @@ if [ -d "$model" ]; then model=$(realpath "$model"); fi
 mkdir -p "$out"
 cd "$out"  # paths of pictures are relative to here
 read -ra rule <<< "$rule"
-table=(--civilians "$civilians" --rounds "$rounds" --spy-image "$spy_image" --voters civilians --prompts "$prompts"
+table=(--civilians "$civilians" --rounds "$rounds" --spy-image "$spy_image" --voters civilians --wording "$prompts"
   --response-tokens "$tokens" --images . --on-error keep)
 
 # once NAME COMMAND...: what a command writes, unless it is there already; a file that is there is whole
@@ -86,7 +86,7 @@ clue_rows() {
 decision_rows() {
   spy-reward --turns --stage decision --advantages "$1/games.jsonl"
   asked "$1/pairs.jsonl" --samples "$samples" --temperature "$temperature" |
-    group-advantage --reward correct --group-size "$samples" --std population
+    group-advantage --reward-field correct --group-size "$samples" --std population
 }
 
 learned() {

@@ -13,6 +13,12 @@ os.environ["SLURM_CPUS_PER_TASK"] = "1"  # for models opened in this process; `f
 TOGETHER = {"tools", "models", "paper"}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def temporary_files_go_with_pytests_own(tmp_path_factory):
+    """What the commands of tests leave in the folder for temporary files, when they are killed, is cleared some day."""
+    os.environ["TMPDIR"] = str(tmp_path_factory.mktemp("tmp"))
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items):
     """With several workers (pytest-xdist): a module whose tests share a fixture, or a cluster, stays on one."""

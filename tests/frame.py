@@ -41,6 +41,7 @@ WARM = {
     "pmp-seg",
     "pmp-train",
     "policy-train",
+    "toolroll-doctor",
     "vprune",
     "vprune-calibrate",
     "vprune-plan",
@@ -322,8 +323,8 @@ SPECIMENS = {
     ),
     "pmp-train": Specimen(
         args=(
-            *("--data", "shapes:1", "--size", "32x32", "--steps", "2", "--batch-size", "1", "--queries", "2"),
-            *("--layers", "1", "--width", "32", "--train-prompts", "1", "--device", "cpu", "--out", "{new}"),
+            *("--data", "shapes:1", "--size", "32x32", "--steps", "2", "--batch-rows", "1", "--queries", "2"),
+            *("--layers", "1", "--decoder-width", "32", "--train-prompts", "1", "--device", "cpu", "--out", "{new}"),
         ),
     ),
     "policy-train": Specimen(
@@ -364,6 +365,8 @@ SPECIMENS = {
     "ucb-sample": Specimen(args=("--state", "{dir}/ucb", "--init", "--arm", "a", "--arm", "b", "-n", "3")),
     "ucb-stats": Specimen(args=("--state", "{dir}/bandit"), files=BANDIT),
     "ucb-update": Specimen(_feedback, args=("--state", "{dir}/bandit"), files=BANDIT),
+    "toolroll": Specimen(),
+    "toolroll-doctor": Specimen(),
     "text-rollout": Specimen(
         lambda i: {"id": f"q{i}", "prompt": f"What is {i}?"},
         args=("--backend", "scripted", "--model", "{dir}/script.jsonl"),
@@ -371,10 +374,10 @@ SPECIMENS = {
     ),
     "vprune": Specimen(
         _pictured,
-        args=(*PRUNED, "--window", "3", "--cut", "1", "--response-tokens", "1", "--no-timings", "--batch-size", "8"),
+        args=(*PRUNED, "--window", "3", "--cut", "1", "--response-tokens", "1", "--batch-size", "8"),
     ),
     "vprune-calibrate": Specimen(
-        _pictured, args=(*PRUNED, "--keep", "4", "--out", "{new}.safetensors"), needs_rows=True
+        _pictured, args=(*PRUNED, "--keep-heads", "4", "--out", "{new}.safetensors"), needs_rows=True
     ),
     "vprune-plan": Specimen(
         _pictured, args=(*PRUNED, "--budget", "0.5", "--response-tokens", "2"), needs_rows=True, holds_rows=True

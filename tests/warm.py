@@ -50,13 +50,9 @@ def keeper(*, torch: bool) -> Path:
     """The folder with a keeper's socket and shims; it is started when first asked for and ends with this process."""
     from frame import WARM, entry_points, environment
 
-    folder = Path(tempfile.mkdtemp(prefix="warm-"))
+    folder = Path(tempfile.mkdtemp(prefix="warm-", dir=os.environ.get("TMPDIR")))
     for name in WARM if torch else ():
-        shim = folder / name
-        shim.write_text(f"#!{sys.executable} -E\nimport sys\nsys.path[0] = {str(Path(__file__).parent)!r}\n")
-        with shim.open("a") as file:
-            file.write(f"import warm\nwarm.shim({str(folder)!r}, {name!r})\n")
-        shim.chmod(0o755)
+        _write_shim(folder / name, folder)
     process = subprocess.Popen(
         [sys.executable, __file__, str(folder), json.dumps(entry_points()), *(TORCH if torch else PLAIN)],
         env=environment(),
@@ -69,9 +65,21 @@ def keeper(*, torch: bool) -> Path:
     return folder
 
 
+def _write_shim(path: Path, folder: Path) -> None:
+    path.write_text(
+        f"#!{sys.executable} -E\nimport sys\nsys.path[0] = {str(Path(__file__).parent)!r}\n"
+        f"import warm\nwarm.shim({str(folder)!r}, {path.name!r})\n"
+    )
+    path.chmod(0o755)
+
+
 def _end(process: Any, folder: Path) -> None:
     process.stdin.close()
     process.wait()
+    _remove(folder)
+
+
+def _remove(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
@@ -80,6 +88,16 @@ def _end(process: Any, folder: Path) -> None:
 def shims() -> str:
     """A folder for the head of PATH."""
     return str(keeper(torch=True))
+
+
+@cache
+def more_shims(*names: str) -> str:
+    """Another folder, for commands that load torch as they are called in some tests."""
+    folder = Path(tempfile.mkdtemp(prefix="warm-more-"))
+    atexit.register(_remove, folder)
+    for name in names:
+        _write_shim(folder / name, keeper(torch=True))
+    return str(folder)
 
 
 def _ask(

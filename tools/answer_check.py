@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from toolroll.run.log import Log
 
 EXAMPLES = """
+  Is an answer right?
+    echo '{"id": "a", "text": "That makes 42 in all.", "answer": 42}' | answer-check --kind number
   How many answers to mathematics problems are right:
-    text-rollout problems.jsonl --prompt-file prompt.txt | answer-check | jq -s 'map(.correct) | add / length'
+    text-rollout PROBLEMS.jsonl --prompt-file PROMPT.txt | answer-check | jq -s 'map(.correct) | add / length'
   What was taken as the answer where it is wrong:
-    answer-check answers.jsonl | jq -c 'select(.correct == 0) | [.id, .extracted, .answer, .correct_why]'
+    answer-check ANSWERS.jsonl | jq -c 'select(.correct == 0) | [.id, .extracted, .answer, .correct_why]'
   Multiple choice, the options in the row or not:
-    answer-check --kind choice gpqa.jsonl > checked.jsonl
+    answer-check --kind choice GPQA.jsonl > checked.jsonl
   Rewards of 0 and 1 for training:
-    answer-check rollouts.jsonl | jq -c '.reward = .correct' | group-advantage --group-size 8 > train.jsonl
+    answer-check ROLLOUTS.jsonl | group-advantage --reward-field correct --group-size 8 > train.jsonl
 """
 
 NOTES = r"""
@@ -54,7 +56,7 @@ and as different: 0.333 and 1/3; (1, 2) and (2, 1); [1, 2) and [1, 2]; x = 5 and
 the base of a number, so that 101_2 is 101; whether (1, 2) is a point or an interval; that x \le 2 is right where
 (-\infty, 2] was asked for, though it knows the reverse; two equations of one line.
 
-A comparison runs in a process of its own with 2 GB of memory, and has --timeout seconds of CPU time, whatever else the
+A comparison runs in a process of its own with 2 GB of memory, and has --cpu-time seconds of CPU time, whatever else the
 machine does; what does not end by then is wrong. A right answer that cannot even be read in that time gives null.
 Formulas are parsed by a grammar. No text of an answer is evaluated as Python.
 
@@ -102,7 +104,7 @@ rule cem-word of step-reward(1).
 )
 @click.option("--field", metavar="NAME", help="The field with the model's text. [default: text, else response]")
 @click.option(
-    "--timeout",
+    "--cpu-time",
     type=click.FloatRange(min=0, min_open=True, max=3600),
     default=5.0,
     show_default=True,
@@ -125,7 +127,7 @@ rule cem-word of step-reward(1).
     help="exact: what does not count: case, punctuation (at both ends), articles (a, an, the); none.",
 )
 def main(
-    rows: Iterator[Row[Any]], *, kind: Kind, field: str | None, timeout: float, tolerance: float, ignore: str, log: Log
+    rows: Iterator[Row[Any]], *, kind: Kind, field: str | None, cpu_time: float, tolerance: float, ignore: str, log: Log
 ) -> Iterator[Row[Any]]:
     """Tell whether the answers of a model are right.
 
@@ -135,7 +137,7 @@ def main(
     from toolroll.checking.golden import golden_answers
 
     unknown = 0
-    with checker(kind, timeout_s=timeout, tolerance=tolerance, ignore=_ignored(ignore)) as check:
+    with checker(kind, timeout_s=cpu_time, tolerance=tolerance, ignore=_ignored(ignore)) as check:
 
         def checked(row: Row[Any]) -> Row[Any]:
             nonlocal unknown

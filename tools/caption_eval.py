@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from toolroll.run.loop import Rows
 
 EXAMPLES = """
-  Captions of rendered scenes, with the scenes that were rendered:
-    caption-eval captions.jsonl
+  A text about an image, and what there is:
+    echo '{"id": "a", "response": "A red cube beside a dog.", "objects": ["red cube", "ball"]}' | caption-eval
   Two models side by side:
-    caption-eval --summary --table --by model captions.jsonl
+    caption-eval --summary --table --by model CAPTIONS.jsonl
   Captions of photos, with the objects of COCO's annotation; the better answers of pairs:
-    caption-eval --synonyms coco --text chosen --objects labels pairs.jsonl
+    caption-eval --synonyms coco --text-field chosen --objects-field labels PAIRS.jsonl
 """
 
 NOTES = """
@@ -57,8 +57,8 @@ Everything else that a text says is not looked at, attributes and relations amon
     ),
     epilog="See clip-score(1), toolroll-records(5).",
 )
-@click.option("--text", "text_field", metavar="FIELD", help="The text's field; else response, text or caption.")
-@click.option("--objects", "objects_field", metavar="FIELD", help="What there is; else the field objects or scene.")
+@click.option("--text-field", metavar="FIELD", help="The text's field; else response, text or caption.")
+@click.option("--objects-field", metavar="FIELD", help="Field with what there is; else objects or scene.")
 @click.option(
     "--synonyms",
     default="clevr",
@@ -134,7 +134,7 @@ def _text(row: Row[Any], fields: dict[str, Any], name: str | None) -> str:
         fields.get(name) if name else next((t for t in (seen.response, seen.text, seen.caption) if t is not None), None)
     )
     if given is None:
-        raise RowError(f"no `{name}`" if name else "no `response`, `text` or `caption` (or --text FIELD)")
+        raise RowError(f"no `{name}`" if name else "no `response`, `text` or `caption` (or --text-field FIELD)")
     return text_of(given, name or "text")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, option_group
+from toolroll.cli import command, option_group, uses_images
 from toolroll.errors import RowError
 from toolroll.options import GroupedOption
 from toolroll.preference.scoring import ScoringOptions, image_paths, scored, scoring_options
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from toolroll.run.loop import Rows
 
 EXAMPLES = """
-  Captions by their images, with a CLIP model in a folder:
-    clip-score captions.jsonl --clip clip-vit-base-patch32 > scored.jsonl
+  Texts about rendered scenes, by the embedded encoder:
+    pair-make scenes -n 2 --size 96x72 --out pictures -o pairs.jsonl
+    jq -c '{id, image: .original, text: "A red cube. A small ball."}' pairs.jsonl | clip-score > scored.jsonl
   The sentence that fits its image least:
-    clip-score captions.jsonl --clip siglip | jq -c '[.id, (.sentences | min_by(.score) | .text)]'
+    jq -c '[.id, (.sentences | min_by(.score) | .text)]' scored.jsonl
   Many runs over the same photos, whose vectors are kept; the better answers of pairs:
-    clip-score pairs.jsonl --text chosen --images photos --clip clip-vit-base-patch32 --clip-cache photos.cache
+    clip-score PAIRS.jsonl --text-field chosen --images PHOTOS --clip NAME --clip-cache photos.cache
 """
 
 NOTES = """
@@ -60,10 +61,8 @@ for rounding.
     slow=True,
     epilog="See caption-eval(1), toolroll-records(5).",
 )
-@click.option("--text", "text_field", metavar="FIELD", help="The text's field; else response, text or caption.")
-@click.option(
-    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Where images are; else the folder of the rows."
-)
+@click.option("--text-field", metavar="FIELD", help="The text's field; else response, text or caption.")
+@uses_images
 @option_group("scoring", ScoringOptions, scoring_options(GroupedOption))
 def main(
     rows: Rows[Any], *, scoring: ScoringOptions, text_field: str | None, images: Path | None, log: Log
@@ -104,7 +103,7 @@ def _texts(row: Row[Any], name: str | None) -> tuple[list[str], bool]:
     known = (seen.response, seen.text, seen.caption)
     given = row.fields().get(name) if name else next((text for text in known if text is not None), None)
     if given is None:
-        raise RowError(f"no `{name}`" if name else "no `response`, `text` or `caption` (or --text FIELD)")
+        raise RowError(f"no `{name}`" if name else "no `response`, `text` or `caption` (or --text-field FIELD)")
     if isinstance(given, list) and all(isinstance(text, str) for text in given):
         return given, True
     return [text_of(given, name or "text")], False

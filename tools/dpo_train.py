@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, option_group, uses_seed
+from toolroll.cli import command, declares, option_group, uses_images, uses_seed
 from toolroll.errors import RowError, ToolrollError
 from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.training import DpoStep, Pair
-from toolroll.train.options import PublishOptions, publish_options, train_options
+from toolroll.train.options import PublishOptions, length_options, publish_options, train_options
 from toolroll.train.preference import PRESETS, EpochTraining, Preference, preference_options, with_preset
 
 if TYPE_CHECKING:
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from toolroll.train.session import Session
 
 EXAMPLES = """
-  One epoch from the embedded model, 32 pairs to an update; the result is policy/current:
-    dpo-train --policy policy --model embedded --lr 5e-6 pairs.jsonl > steps.jsonl
+  A pair, and the smaller of the embedded models; the result is policy/current:
+    echo '{"id": "sum", "prompt": "What is 2 + 2?", "chosen": "4", "rejected": "five, or so"}' > pairs.jsonl
+    dpo-train --policy policy --model sprite --lr 5e-6 pairs.jsonl > steps.jsonl
   With reference log-probabilities made once, for many runs:
-    pair-logps pairs.jsonl --model embedded -o ready.jsonl
-    dpo-train --policy policy --model embedded --beta .05 ready.jsonl
-  An image-text model and pairs with images, low-rank adapters, CSR's settings:
-    dpo-train --preset csr --policy policy --model llava --images photos --publish 50 pairs.jsonl
+    pair-logps PAIRS.jsonl --model NAME -o ready.jsonl
+    dpo-train --policy POLICY --model NAME --beta .05 ready.jsonl
+  Pairs with images, low-rank adapters, CSR's settings:
+    dpo-train --preset csr --policy POLICY --model NAME --images PHOTOS --publish 50 PAIRS.jsonl
 """
 
 NOTES = """
@@ -96,24 +97,8 @@ def _publishing() -> list[click.Option]:
 @click.option(
     "--reference", metavar="NAME", help="Where pairs have no reference log-probabilities: ask this model, not --model."
 )
-@click.option(
-    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Where images are; else the folder of the rows."
-)
-@click.option(
-    "--max-tokens",
-    type=click.IntRange(min=2),
-    default=8192,
-    show_default=True,
-    help="Longest prompt with an answer, images and all, in tokens.",
-)
-@click.option(
-    "--on-long",
-    type=click.Choice(["fail", "skip", "cut"]),
-    default="fail",
-    show_default=True,
-    help="A longer pair: treat it as one that cannot be processed; leave it out and count it; or cut its answers, "
-    "which pairs with images do not allow.",
-)
+@uses_images
+@declares(*length_options(GroupedOption))
 @option_group("training", EpochTraining, train_options(GroupedOption, lr=1e-6))
 @uses_seed
 def main(rows: Rows[Any], *, log: Log, stop: StopFlag, **options: Any) -> Iterator[dict[str, Any]]:

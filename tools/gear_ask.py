@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 from msgspec import Meta
 
-from toolroll.abduction.options import SandboxOptions, sandbox_options
+from toolroll.abduction.options import SandboxOptions, sandbox_options, space_option, stop_rule_options
 from toolroll.abduction.sandbox import SAFETY as SAFETY
 from toolroll.abduction.wording import WordingOptions, wording_options
-from toolroll.cli import command, option_group, uses_model, uses_policy, uses_sampling, uses_seed
+from toolroll.cli import command, declares, option_group, uses_model, uses_policy, uses_sampling, uses_seed
 from toolroll.errors import UsageError
 from toolroll.models.options import ModelOptions, PolicyOptions, SamplingOptions
+from toolroll.models.single_options import prefill_option, stop_option
 from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.abduction import AskedHypothesis, AskedSet
@@ -35,14 +36,16 @@ if TYPE_CHECKING:
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
-  Hypotheses of a model about problems, and their scores:
-    gear-ask problems.jsonl --space space.jsonl --model Qwen/Qwen2.5-7B-Instruct -o asked.jsonl
-    gear-score --space space.jsonl asked.jsonl > scored.jsonl
+  A hypothesis of the embedded model about a problem, whose reply begins as it should:
+    gear-space list-function --per-length 20 -o space.jsonl
+    echo '{"id": "double", "observations": [[[1, 2], [2, 4]]]}' > problems.jsonl
+    gear-ask problems.jsonl --space space.jsonl --prefill '("' --reply-tokens 24 --max-bad 1 -o asked.jsonl
+  Hypotheses of a better one, and their scores:
+    gear-ask PROBLEMS.jsonl --space SPACE.jsonl --model NAME -o hypotheses.jsonl
+    gear-score --space SPACE.jsonl hypotheses.jsonl > scored.jsonl
   From a server, five runs of three hypotheses a problem:
-    gear-ask problems.jsonl --space space.jsonl --base-url http://127.0.0.1:8000/v1 --model Qwen2.5-7B-Instruct \\
-      --tokenizer Qwen/Qwen2.5-7B-Instruct --max-hypotheses 3 --samples 5 > asked.jsonl
-  A small model, whose replies begin as they should:
-    gear-ask problems.jsonl --space space.jsonl --prompt-file prompt.txt --prefill '("' --reply-tokens 96
+    gear-ask PROBLEMS.jsonl --space SPACE.jsonl --base-url http://127.0.0.1:8000/v1 --model NAME --tokenizer NAME \\
+      --max-hypotheses 3 --samples 5 > hypotheses.jsonl
 """
 
 NOTES = """
@@ -79,11 +82,6 @@ shards and resuming change no draw.
 Hypotheses = Annotated[list[AskedHypothesis], Meta(description="The hypotheses, in the order in which they were made.")]
 
 
-def _renamed(names: list[str], **settings: Any) -> GroupedOption:
-    """An option of running programs; --timeout is the server's here."""
-    return GroupedOption(["--call-timeout", "timeout_s"] if names[0] == "--timeout" else names, **settings)
-
-
 @command(
     "gear-ask",
     system="GEAR",
@@ -98,26 +96,11 @@ def _renamed(names: list[str], **settings: Any) -> GroupedOption:
     expands=True,
     epilog="See gear-observe(1), gear-space(1), gear-score(1), gear-pairs(1), toolroll-records(5).",
 )
-@click.option(
-    "--space",
-    multiple=True,
-    required=True,
-    metavar="[DATASET=]FILE",
-    help="The sample space: inputs, one JSON value a line; may be given again for other data sets.",
-)
+@declares(space_option(GroupedOption))
 @click.option(
     "--max-hypotheses", type=click.IntRange(min=1), default=26, show_default=True, help="Most hypotheses a problem."
 )
-@click.option(
-    "--max-bad", type=click.IntRange(min=1), default=3, show_default=True, help="Bad hypotheses that end the asking."
-)
-@click.option(
-    "--min-new",
-    type=click.FloatRange(0, 1),
-    default=0.2,
-    show_default=True,
-    help="Least share of the space at which a good hypothesis predicts something new.",
-)
+@declares(*stop_rule_options(GroupedOption))
 @click.option("--exclude-lookup", is_flag=True, help="A hypothesis that looks observations up is bad.")
 @click.option(
     "--parser",
@@ -127,7 +110,7 @@ def _renamed(names: list[str], **settings: Any) -> GroupedOption:
     help="How replies are read; authors: as the released code does.",
 )
 @click.option("--raw-prompt", is_flag=True, help="Do not use the model's chat template.")
-@click.option("--prefill", default="", metavar="TEXT", help="What every reply begins with; the model goes on from it.")
+@declares(prefill_option(GroupedOption))
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Conversations a problem.")
 @click.option(
     "--reply-tokens",
@@ -136,10 +119,10 @@ def _renamed(names: list[str], **settings: Any) -> GroupedOption:
     show_default=True,
     help="Longest reply, in tokens, without the text of --prefill.",
 )
-@click.option("--stop", "stops", multiple=True, metavar="TEXT", help="End a reply behind this text. Repeatable.")
+@declares(stop_option(GroupedOption))
 @uses_seed
 @option_group("wording", WordingOptions, wording_options(GroupedOption))
-@option_group("sandbox", SandboxOptions, sandbox_options(_renamed))
+@option_group("sandbox", SandboxOptions, sandbox_options(GroupedOption, "--call-timeout"))
 @uses_sampling
 @uses_policy
 @uses_model

@@ -19,15 +19,17 @@ from toolroll.records.abduction import MomentumStep, ProbeLoss
 
 if TYPE_CHECKING:
     from toolroll.abduction.momentum import Curriculum, Rule, Update
+    from toolroll.run.log import Log
     from toolroll.run.loop import Rows
 
 EXAMPLES = """
-  Ratios after each probe of the three objectives, and how many of 1,280 pairs each gets:
+  Ratios after a probe of the three objectives, and how many of 1,280 pairs each gets:
+    printf '{"objective": "%s", "loss": %s, "step": 1}\\n' parsing 0.6 inconsistent 0.7 fair 0.69 > losses.jsonl
     gear-momentum --epoch-pairs 1280 losses.jsonl > ratios.jsonl
   One process for each probe, in a training loop:
-    gear-momentum --state curriculum.json probe-0004.jsonl | jq -c .ratios
+    gear-momentum --state curriculum.json losses.jsonl | jq -c .ratios
   Only two kinds of pairs:
-    gear-momentum --objectives inconsistent,fair losses.jsonl
+    gear-momentum --objectives inconsistent,fair LOSSES.jsonl
 """
 
 NOTES = """
@@ -85,7 +87,7 @@ killed may be sent again. The state is written behind the output, and refuses ot
 @click.option("--epoch-pairs", type=click.IntRange(min=1), metavar="N", help="Also say how many of N pairs each gets.")
 @click.option("--state", type=click.Path(path_type=Path), metavar="FILE", help="Go on from here, and keep it here.")
 def main(
-    rows: Rows[Any], *, objectives: str, epoch_pairs: int | None, state: Path | None, **options: Any
+    rows: Rows[Any], *, objectives: str, epoch_pairs: int | None, state: Path | None, log: Log, **options: Any
 ) -> Iterator[dict[str, Any]]:
     """Turn the losses of several objectives into how much of the next epoch each gets.
 
@@ -101,9 +103,13 @@ def main(
             _save(curriculum, state)
             rows.refuse(row, error.why)
             continue
-        if update is not None:
+        if update is None:
+            continue
+        if rows.done(update.step):
+            log.counts.skipped += 1
+        else:
             yield _told(update, epoch_pairs)
-            _save(curriculum, state)
+        _save(curriculum, state)
     _save(curriculum, state)
 
 
@@ -120,7 +126,7 @@ def _begun(objectives: str, options: dict[str, Any], state: Path | None) -> Curr
         return Curriculum(tuple(names), rule)
     try:
         return Curriculum.resumed(json.loads(state.read_bytes()), names, rule)
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ToolrollError("no state of gear-momentum", place=str(state)) from error
     except ToolrollError as error:
         raise ToolrollError(error.why, place=str(state)) from error

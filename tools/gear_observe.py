@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
+  Two observations of a task of your own:
+    echo '{"id": "double", "train": [[1, 2], [2, 4], [3, 6]]}' > tasks.jsonl
+    gear-observe pairs tasks.jsonl -n 2 --tasks 1 -o problems.jsonl
   The paper's problems, 100 with each number of observations from 1 to 4:
-    gear-observe list-function list_function.jsonl -o problems_list_function.jsonl
-    gear-observe acre acre.jsonl -n 2,3,4 -o problems_acre.jsonl
-  Three observations of each of your own tasks:
-    gear-observe pairs tasks.jsonl -n 3 -o problems.jsonl
+    gear-observe list-function LIST-FUNCTION.jsonl -o problems_list_function.jsonl
+    gear-observe acre ACRE.jsonl -n 2,3,4 -o problems_acre.jsonl
 """
 
 NOTES = """
@@ -54,7 +55,13 @@ KINDS = {"list-function": "list_function", "acre": "acre", "mini-arc": "mini_arc
 )
 @click.argument("kind", type=click.Choice(list(KINDS)), help="Which pairs are drawn from.")
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="FILE...", help="Tasks, in order.")
-@click.option("-n", "numbers", metavar="N,N,...", help="Numbers of observations.  [default: 1,2,3,4; acre: 2,3,4]")
+@click.option(
+    "-n",
+    "--number",
+    "numbers",
+    metavar="N,...",
+    help="Observations of a problem, each of these numbers.  [default: 1,2,3,4; acre: 2,3,4]",
+)
 @click.option(
     "--tasks",
     type=click.IntRange(min=1),
@@ -64,7 +71,7 @@ KINDS = {"list-function": "list_function", "acre": "acre", "mini-arc": "mini_arc
     help="Tasks that are drawn for each N; all of them where there are fewer.",
 )
 @click.option("--name", metavar="NAME", help="The data set's name.  [default: that of KIND; pairs: none]")
-@click.option("--with-test", is_flag=True, help="Add the `test` pairs of the task, for gear-score --top-k.")
+@click.option("--with-test", is_flag=True, help="Add the `test` pairs of the task, for gear-score --transfer.")
 @click.option(
     "--seed",
     type=click.IntRange(min=0),

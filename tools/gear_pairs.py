@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.abduction.options import SandboxOptions, sandbox_options
+from toolroll.abduction.options import SandboxOptions, problems_option, sandbox_options, space_option
 from toolroll.abduction.sandbox import SAFETY as SAFETY
 from toolroll.abduction.wording import WordingOptions, wording_options
-from toolroll.cli import command, option_group, uses_seed
+from toolroll.cli import command, declares, option_group, uses_seed
 from toolroll.errors import UsageError
 from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
@@ -28,14 +28,20 @@ if TYPE_CHECKING:
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
+  Pairs of hypotheses about a problem:
+    gear-space list-function --per-length 20 -o space.jsonl
+    printf '{"id": "double", "observations": [[[1, 2], [2, 4]]], "hypotheses": [%s, %s]}\\n' \\
+      '{"code": "def f(x):\\n    return [2 * v for v in x]"}' '{"code": "def f(x):\\n    return x"}' > hypotheses.jsonl
+    gear-pairs --space space.jsonl hypotheses.jsonl > pairs.jsonl
   Pairs of what a model said about problems, and training on them:
-    gear-ask problems.jsonl --space space.jsonl | gear-pairs --space space.jsonl > pairs.jsonl
-    dpo-train --policy policy --model embedded --beta 0.5 pairs.jsonl
+    gear-ask PROBLEMS.jsonl --space SPACE.jsonl | gear-pairs --space SPACE.jsonl > said.jsonl
+    dpo-train --policy POLICY --model embedded --beta 0.5 said.jsonl
   Hypotheses of several models about the same problems, pooled; as many pairs of each reason:
-    cat models/*.jsonl | jq -sc 'sort_by(.id)[]' | gear-pairs --pool --balance even --max-pairs 3000 --space space.jsonl
+    cat MODELS/*.jsonl | jq -sc 'sort_by(.id)[]' |
+      gear-pairs --pooled --balance even --max-pairs 3000 --space SPACE.jsonl
   Reasons in the proportions of the momentum curriculum:
-    gear-momentum losses.jsonl | tail -n 1 | jq -c .ratios > ratios.json
-    gear-pairs --space space.jsonl --max-pairs 1280 --balance "$(cat ratios.json)" hypotheses.jsonl > epoch.jsonl
+    gear-momentum LOSSES.jsonl | tail -n 1 | jq -c .ratios > RATIOS.json
+    gear-pairs --space SPACE.jsonl --max-pairs 1280 --balance "$(cat RATIOS.json)" HYPOTHESES.jsonl > epoch.jsonl
 """
 
 NOTES = """
@@ -82,20 +88,7 @@ dpo-train reads the rows as they are, and so does TRL. The paper trains with --b
     consumes=True,
     epilog="See gear-ask(1), gear-score(1), gear-momentum(1), dpo-train(1), toolroll-records(5).",
 )
-@click.option(
-    "--problems",
-    multiple=True,
-    type=click.Path(),
-    metavar="FILE",
-    help="Problems with `id` and `observations` or `train`, JSON lines; may be given again.",
-)
-@click.option(
-    "--space",
-    multiple=True,
-    required=True,
-    metavar="[DATASET=]FILE",
-    help="The sample space: inputs, one JSON value a line; may be given again for other data sets.",
-)
+@declares(problems_option(GroupedOption), space_option(GroupedOption))
 @click.option(
     "--contexts", default="0,1,2", show_default=True, metavar="K,...", help="Sizes of contexts, each 0, 1 or 2."
 )
@@ -124,7 +117,7 @@ dpo-train reads the rows as they are, and so does TRL. The paper trains with --b
     "--balance", metavar="REASON=W,...", help="Keep reasons in these proportions; `even` is one share of each."
 )
 @click.option("--max-pairs", type=click.IntRange(min=1), metavar="N", help="Keep so many pairs.")
-@click.option("--pool", is_flag=True, help="Rows about one problem that stand together are one set of hypotheses.")
+@click.option("--pooled", is_flag=True, help="Rows about one problem that stand together are one set of hypotheses.")
 @click.option(
     "--exclude-lookup", is_flag=True, help="A hypothesis that looks observations up is worse than one that does not."
 )
@@ -195,7 +188,7 @@ def _pairing(
         Plan(sizes, options["most_valid"], options["context_pairs"], options["seed"]),
         Weights(*weights),
         parser=options["parser"],
-        pool=options["pool"],
+        pool=options["pooled"],
         balance=balance,
         most=options["max_pairs"],
     )

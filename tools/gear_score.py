@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.abduction.options import SandboxOptions, sandbox_options
+from toolroll.abduction.options import SandboxOptions, problems_option, sandbox_options, space_option, stop_rule_options
 from toolroll.abduction.sandbox import SAFETY as SAFETY
-from toolroll.cli import command, offers_table, option_group, uses_seed
+from toolroll.cli import command, declares, offers_table, option_group, uses_seed
 from toolroll.errors import UsageError
 from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
@@ -28,14 +28,18 @@ if TYPE_CHECKING:
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
-  Score hypotheses about problems on a sample space:
-    gear-score --problems problems.jsonl --space space.jsonl --workers 2 hypotheses.jsonl > scored.jsonl
+  Score hypotheses about a problem on a sample space:
+    gear-space list-function --per-length 20 -o space.jsonl
+    printf '{"id": "double", "observations": [[[1, 2], [2, 4]]], "hypotheses": [%s, %s]}\\n' \\
+      '{"code": "def f(x):\\n    return [2 * v for v in x]"}' '{"code": "def f(x):\\n    return x + x"}' > said.jsonl
+    gear-score --space space.jsonl said.jsonl > scored.jsonl
   Several data sets at once; means in a table, each with the number of problems behind it:
-    gear-score --problems p.jsonl --space acre=acre.jsonl --space lists=lists.jsonl --summary --table hypotheses.jsonl
+    gear-score --problems PROBLEMS.jsonl --space acre=ACRE.jsonl --space lists=LISTS.jsonl --summary \\
+      --table SAID.jsonl
   By the rules of the released code:
-    gear-score --problems p.jsonl --space s.jsonl --compat authors --timeout 2 hypotheses.jsonl
+    gear-score --problems PROBLEMS.jsonl --space SPACE.jsonl --compat authors --timeout 2 SAID.jsonl
   Where do the valid hypotheses about a problem differ, and how firm are their scores?
-    gear-score --problems p.jsonl --space s.jsonl --explain --sensitivity hypotheses.jsonl | jq .differences
+    gear-score --space space.jsonl --explain --sensitivity said.jsonl | jq .differences
 """
 
 NOTES = """
@@ -49,8 +53,8 @@ space is a file of inputs, one JSON value a line, whose outputs nobody knows; an
     beta                         mean over pairs of valid ones of the Jaccard distance of their predictions
 
 A reply is parsed if its program has one function object after it was run, and no other. An exception, a result that is
-no JSON, and a call that takes longer than --timeout leave the function undefined at that input; null is an output. A
-tuple is a list. An output agrees with an observation if both are the same JSON value, so true is not 1, and 1.0 is 1;
+no JSON, and a call that takes longer than --timeout leave the function undefined at that input; null is an output.
+A tuple is a list. An output agrees with an observation if both are the same JSON value, so true is not 1, and 1.0 is 1;
 two predictions are the same if their JSON texts are, so 1.0 is not 1. A program with --max-timeouts calls that took too
 long is given up: its status is `timeout`, and it counts as one that cannot be parsed.
 
@@ -86,20 +90,7 @@ _ADDED = [name for name in ScoredSet.__struct_fields__ if name not in Hypothesis
     slow=True,
     epilog="See gear-stats(1), gear-space(1), gear-observe(1), toolroll-records(5).",
 )
-@click.option(
-    "--problems",
-    multiple=True,
-    type=click.Path(),
-    metavar="FILE",
-    help="Problems with `id` and `observations` or `train`, JSON lines; may be given again.",
-)
-@click.option(
-    "--space",
-    multiple=True,
-    required=True,
-    metavar="[DATASET=]FILE",
-    help="The sample space: inputs, one JSON value a line; may be given again for other data sets.",
-)
+@declares(problems_option(GroupedOption), space_option(GroupedOption))
 @click.option(
     "--compat",
     type=click.Choice(["paper", "authors"]),
@@ -108,16 +99,7 @@ _ADDED = [name for name in ScoredSet.__struct_fields__ if name not in Hypothesis
     help="authors: parse, compare and leave out as the released code does. For comparison only.",
 )
 @click.option("--truncate", is_flag=True, help="Leave out hypotheses after the end of the stop rule.")
-@click.option(
-    "--max-bad", type=click.IntRange(min=1), default=3, show_default=True, help="Bad hypotheses that end the asking."
-)
-@click.option(
-    "--min-new",
-    type=click.FloatRange(0, 1),
-    default=0.2,
-    show_default=True,
-    help="Least share of the space at which a good hypothesis predicts something new.",
-)
+@declares(*stop_rule_options(GroupedOption))
 @click.option(
     "--dedup",
     type=click.Choice(["none", "behaviour"]),
@@ -132,7 +114,7 @@ _ADDED = [name for name in ScoredSet.__struct_fields__ if name not in Hypothesis
     "--sensitivity", is_flag=True, help="Add `sensitivity`: scores under other thresholds, and on parts of the space."
 )
 @click.option(
-    "--top-k",
+    "--transfer",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
@@ -205,7 +187,7 @@ def _scorer(sandbox: SandboxOptions, log: Log, stop: StopFlag, compat: str, opti
         lookups=options["detect_lookup"] or options["exclude_lookup"],
         exclude_lookups=options["exclude_lookup"],
         authors=authors,
-        top_k=options["top_k"],
+        top_k=options["transfer"],
     )
 
     heard: set[str] = set()

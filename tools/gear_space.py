@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
+  A small space of lists, some with repeated elements:
+    gear-space list-function --per-length 100 --space-repeats -o space.jsonl
   The spaces of two of the paper's data sets, made from nothing:
     gear-space list-function -o space_list_function.jsonl
     gear-space acre -o space_acre.jsonl
   Those of grids are all inputs of the data set:
-    gear-space mini-arc miniarc.jsonl -o space_mini_arc.jsonl
-    gear-space arc arc-agi_*_challenges.json -o space_arc.jsonl
-  A smaller space, in which lists have repeated elements too:
-    gear-space list-function --per-length 100 --space-repeats -o space.jsonl
+    gear-space mini-arc MINIARC.jsonl -o space_mini_arc.jsonl
+    gear-space arc ARC-AGI_CHALLENGES.json -o space_arc.jsonl
   For problems of your own, described in a file:
-    gear-space spec space.toml -o space.jsonl
+    gear-space spec SPACE.toml -o space_own.jsonl
 """
 
 NOTES = """

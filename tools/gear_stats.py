@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   A table of scored problems, a row a data set and one over all:
+    gear-space list-function --per-length 20 -o space.jsonl
+    echo '{"id": "double", "observations": [[[1], [2]]], "hypotheses": [{"code": "def f(x):\\n    return x + x"}]}' |
+      gear-score --space space.jsonl > scored.jsonl
     gear-stats --table scored.jsonl
   What the released tables show, gamma and beta of problems with two valid hypotheses only:
     gear-stats --compat authors scored.jsonl | jq -c '[.dataset, .gamma_norm, .n_gamma_norm]'

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from toolroll.run.loop import Rows
 
 EXAMPLES = """
-  Advantages over the eight samples of each prompt, handed on as soon as they are complete:
-    step-reward parsed.jsonl | group-advantage --group-size 8 > train.jsonl
+  Advantages over the two samples of a prompt:
+    printf '{"id": "q", "sample": %s, "prompt_id": "q", "reward": %s}\\n' 0 1 1 0.2 | group-advantage
+  Over the eight samples of each prompt, handed on as soon as they are complete:
+    step-reward PARSED.jsonl | group-advantage --group-size 8 > train.jsonl
   Dr. GRPO, over whatever samples a file has of each prompt:
-    group-advantage --estimator dr-grpo scored.jsonl > train.jsonl
+    group-advantage --estimator dr-grpo SCORED.jsonl > train.jsonl
   Clues of a game, each role against its own running mean, kept from one run to the next:
-    group-advantage --estimator rae --group game_id --state roles.json turns.jsonl > train.jsonl
+    group-advantage --estimator rae --group game_id --state roles.json TURNS.jsonl > train.jsonl
 """
 
 NOTES = """
@@ -90,7 +92,7 @@ _READS = msgspec.defstruct(
     "--eps", type=click.FloatRange(min=0), default=1e-6, show_default=True, help="With grpo: added to the deviation."
 )
 @click.option(
-    "--reward",
+    "--reward-field",
     "reward_path",
     metavar="FIELD",
     default="reward",

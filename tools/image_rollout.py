@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, uses_model, uses_policy, uses_prompt, uses_sampling, uses_seed
+from toolroll.cli import command, declares, uses_images, uses_model, uses_policy, uses_prompt, uses_sampling, uses_seed
 from toolroll.errors import UsageError
 from toolroll.models.options import ModelOptions, PolicyOptions, PromptOptions, SamplingOptions
+from toolroll.models.single_options import length_option, stop_option
+from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.rollouts import ImagePrompt, Trajectory
 
@@ -27,16 +29,17 @@ if TYPE_CHECKING:
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
-  Four answers of the embedded model to each question:
-    image-rollout questions.jsonl --samples 4 -o answers.jsonl
   How many answers of the embedded model are right, the likeliest ones:
+    pair-make scenes -n 2 --size 96x72 --out pictures -o pairs.jsonl
     pair-quiz pairs.jsonl | image-rollout --temperature 0 | answer-check --kind exact |
       jq -s 'map(.correct) | add / length'
+  Four answers to each question:
+    image-rollout QUESTIONS.jsonl --samples 4 -o answers.jsonl
   Eight answers to each question, by the newest version of a policy, to train it on:
-    pair-quiz pairs.jsonl | image-rollout --policy policy --samples 8 | answer-check --kind exact |
-      group-advantage --reward correct --group-size 8 | policy-train --policy policy > steps.jsonl
+    pair-quiz PAIRS.jsonl | image-rollout --policy POLICY --samples 8 | answer-check --kind exact |
+      group-advantage --reward-field correct --group-size 8 | policy-train --policy POLICY > steps.jsonl
   Captions of your own pictures:
-    printf '{"id": "%s", "images": ["%s"], "prompt": "Describe the picture."}\\n' a a.jpg b b.jpg | image-rollout
+    printf '{"id": "%s", "images": ["%s"], "prompt": "Describe the picture."}\\n' a ONE.jpg b TWO.jpg | image-rollout
 """
 
 NOTES = """
@@ -70,13 +73,9 @@ draw.
 )
 @uses_prompt
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Answers a prompt.")
-@click.option(
-    "--response-tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Longest answer, in tokens."
-)
-@click.option("--stop", "stops", multiple=True, metavar="TEXT", help="End an answer behind this text. Repeatable.")
-@click.option(
-    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Where images are; else the folder of the rows."
-)
+@declares(length_option(GroupedOption, 64))
+@declares(stop_option(GroupedOption))
+@uses_images
 @uses_seed
 @uses_sampling
 @uses_policy

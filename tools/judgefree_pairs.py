@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 import msgspec
 
-from toolroll.cli import command, option_group, uses_model, uses_sampling, uses_seed
+from toolroll.cli import command, option_group, uses_images, uses_model, uses_sampling, uses_seed
 from toolroll.errors import RowError, ToolrollError, UsageError
 from toolroll.models.options import ModelOptions, SamplingOptions
 from toolroll.options import GroupedOption
@@ -41,16 +41,19 @@ STAGES = ("generate", "score", "decide")
 Step = Callable[[list[Work]], list[Work]]  #: what is done to records that are worked on together
 
 EXAMPLES = """
-  Pairs about images, checked, and training on them:
-    judgefree-pairs images.jsonl --model llava --clip clip-vit-large-patch14-336 > pairs.jsonl
-    dpo-train --policy policy --model llava pairs.jsonl
+  Pairs about rendered scenes, by the embedded model and encoder:
+    pair-make scenes -n 2 --size 96x72 --out pictures -o scenes.jsonl
+    jq -c '{id, images: [.original]}' scenes.jsonl | judgefree-pairs --response-tokens 12 > pairs.jsonl
+  Pairs about photos, checked, and training on them:
+    judgefree-pairs IMAGES.jsonl --model NAME --clip NAME > checked.jsonl
+    dpo-train --policy POLICY --model NAME checked.jsonl
   Somebody else's pairs, those that the encoder does not agree with turned around, those it is not sure of left out:
-    judgefree-pairs --stage score rlaif-v.jsonl --images photos --clip clip-vit-base-patch32 > scored.jsonl
-    judgefree-pairs --stage decide --keep-margin 1 --reverse-margin 1 scored.jsonl > pairs.jsonl
+    judgefree-pairs --stage score RLAIF-V.jsonl --images PHOTOS --clip NAME > scored.jsonl
+    judgefree-pairs --stage decide --keep-margin 1 --reverse-margin 1 SCORED.jsonl > sure.jsonl
   The ablations: no check, check that only filters, another image instead of none:
-    judgefree-pairs --stage decide --on-negative keep scored.jsonl > unchecked.jsonl
-    judgefree-pairs --stage decide --on-negative drop scored.jsonl > filtered.jsonl
-    judgefree-pairs --stage generate images.jsonl --model llava --h 1 --uncond shuffle:images.jsonl > random.jsonl
+    judgefree-pairs --stage decide --on-negative keep SCORED.jsonl > unchecked.jsonl
+    judgefree-pairs --stage decide --on-negative drop SCORED.jsonl > filtered.jsonl
+    judgefree-pairs --stage generate IMAGES.jsonl --model NAME --h 1 --uncond shuffle:IMAGES.jsonl > random.jsonl
 """
 
 NOTES = """
@@ -67,14 +70,14 @@ each with its own prompt and cache; tokens are drawn from
     switch, -word,        u with probability h, else c; one toss for each token, each word (from its first token on),
     -sentence             each sentence
 
-at --temperature T, with --top-k and --top-p behind. With --mix logit, h below 0 is contrastive decoding, where --cut
-leaves out tokens whose c is below log(cut) + max c; h = 1 - g is transformers' classifier-free guidance with scale g. h
-must be within -10 .. 1, and 0 .. 1 with the other mixes. Mixing needs the logits of both branches, so it runs in
-process (--backend hf); where all h are 0, any back end serves. A row that has `chosen` gets only a rejected answer, one
-that has both only the later stages. Where --model names none, sprite writes, the embedded model, which knows rendered
-scenes and charts; --clip glance (or what TOOLROLL_CLIP names) is the encoder for such. `made` says how answers were
-written, and with --round in which round of training. Log-probabilities under a reference are not noted: pair-logps
-makes them, of the tokens that are trained on.
+at --temperature T, with --top-k and --top-p behind. With --mix logit, h below 0 is contrastive decoding, where
+--plausibility leaves out tokens whose c is below log(cut) + max c; h = 1 - g is transformers' classifier-free guidance
+with scale g. h must be within -10 .. 1, and 0 .. 1 with the other mixes. Mixing needs the logits of both branches, so
+it runs in process (--backend hf); where all h are 0, any back end serves. A row that has `chosen` gets only a rejected
+answer, one that has both only the later stages. Where --model names none, sprite writes, the embedded model, which
+knows rendered scenes and charts; --clip glance (or what TOOLROLL_CLIP names) is the encoder for such. `made` says how
+answers were written, and with --round in which round of training. Log-probabilities under a reference are not noted:
+pair-logps makes them, of the tokens that are trained on.
 
 Seeds come from --seed, the row's id and the number of the pair, so order, batches and shards change no draw. Scores
 move in their last bits with what shares a batch: a run that is resumed makes what was in hand anew, together as before,
@@ -134,9 +137,7 @@ _READS = msgspec.defstruct(
     metavar="NAME,...",
     help="generate, score, decide; several with commas between them, or all.",
 )
-@click.option(
-    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Where images are; else the folder of the rows."
-)
+@uses_images
 @click.option(
     "--format",
     "form",

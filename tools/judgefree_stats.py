@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from toolroll.run.loop import Rows
 
 EXAMPLES = """
-  What became of pairs:
-    judgefree-pairs images.jsonl --model llava --clip clip --with-dropped | tee pairs.jsonl | judgefree-stats --table
+  What became of pairs, here of one that was scored before:
+    echo '{"id": "p", "prompt": "What is there?", "chosen": "A red cube.", "rejected": "A dog.", "images": ["p.png"],
+      "clip": {"chosen": {"score": 26.2}, "rejected": {"score": 25.1}}}' | jq -c . |
+      judgefree-pairs --stage decide > pairs.jsonl
+    judgefree-stats --table pairs.jsonl
   How far apart the scores are, before margins are chosen:
-    judgefree-stats --histogram --table scored.jsonl
+    judgefree-stats --histogram --table SCORED.jsonl
 """
 
 NOTES = """

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   Is a file of puzzles sound?
+    kk-make --people 3 -n 20 -o puzzles.jsonl
     kk-check puzzles.jsonl > checked.jsonl
   Keep the sound ones, collect the others with what is wrong with them:
     kk-check --on-error skip -e unsound.jsonl puzzles.jsonl > sound.jsonl

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
-  The twelve distributions of the paper, 900 puzzles each to train on and 100 to test with:
-    kk-make -n 900 --split train -o train.jsonl
-    kk-make -n 100 --split test -o test.jsonl
   Easy ones for a small model, and a bandit over them:
     kk-make --people 2,3,4 -n 40 -o pool.jsonl
     ucb-sample --state ucb --init --arms pool.jsonl
   Statements within statements:
-    kk-make --people 5 -n 10 --depth 3 --width 3 --name kk_deep | jq -r .quiz
+    kk-make --people 5 -n 3 --depth 3 --width 3 --name kk_deep | jq -r .quiz
+  The twelve distributions of the paper, 900 puzzles each to train on and 100 to test with:
+    kk-make -n 900 --split train -o TRAIN.jsonl
+    kk-make -n 100 --split test -o TEST.jsonl
 """
 
 NOTES = """
@@ -73,7 +73,14 @@ Puzzles of other seeds, depths or widths have the same ids: give them another --
     help="Numbers of people, 2 to 14; each is a distribution, the smallest comes first.",
 )
 @click.option(
-    "-n", "count", type=click.IntRange(min=0), default=100, show_default=True, metavar="N", help="Puzzles of each."
+    "-n",
+    "--number",
+    "count",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Puzzles of each.",
 )
 @click.option(
     "--split",
@@ -87,7 +94,7 @@ Puzzles of other seeds, depths or widths have the same ids: give them another --
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    metavar="NUMBER",
+    metavar="N",
     help="Leave out the puzzles of each sequence before this number.",
 )
 @click.option("--depth", type=click.IntRange(2, 5), default=2, show_default=True, help="How deep statements nest.")
@@ -98,7 +105,7 @@ Puzzles of other seeds, depths or widths have the same ids: give them another --
     "--name",
     default="kk_logic",
     show_default=True,
-    metavar="TEXT",
+    metavar="NAME",
     help="What distributions and ids begin with.",
 )
 @uses_seed

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from toolroll.io.rows import Row
 
 EXAMPLES = """
+  The reward of an answer that names a liar rightly, and has not the form that is asked for:
+    kk-make --people 2 -n 1 | jq -c '.response = .answer' | kk-reward > scored.jsonl
   The paper's reward of eight answers to each puzzle, and their advantages:
-    text-rollout train.jsonl --prompt-file prompt.txt --samples 8 | kk-reward | group-advantage --group-size 8
+    text-rollout TRAIN.jsonl --prompt-file PROMPT.txt --samples 8 | kk-reward | group-advantage --group-size 8
   A small model, which writes an answer block at most, is paid for every person it gets right:
-    kk-reward --credit people rollouts.jsonl > scored.jsonl
+    kk-reward --credit people ROLLOUTS.jsonl > scored.jsonl
   The prompt ends with the tag that opens the thought:
-    kk-reward --opening '<think>' rollouts.jsonl > scored.jsonl
+    kk-reward --opening '<think>' ROLLOUTS.jsonl > scored.jsonl
 """
 
 NOTES = """
@@ -36,7 +38,7 @@ NOTES = """
            wrongly; -2 if the answer cannot be read or the form is wrong
 
 So a response is worth 3, -0.5, -1 or -3. With --credit people the outcome is -1.5 + 3.5 c / n for c of n people named
-rightly, and -2 if nobody is named. With --format none, format is 0 and `total` goes from -2 to 2.
+rightly, and -2 if nobody is named. With --answer-format none, format is 0 and `total` goes from -2 to 2.
 
 The form think-answer: each of <think>, </think>, <answer>, </answer> is there exactly once, in this order, and nothing
 but white space, or one <|im_end|>, follows. What stands before and between the blocks does not matter. The form answer
@@ -79,7 +81,7 @@ what text-rollout writes, the text of --prefill included.
     help="Pay for an answer that is right about all people, or for each person it is right about.",
 )
 @click.option(
-    "--format",
+    "--answer-format",
     type=click.Choice(["think-answer", "answer", "none"]),
     help="The form that is asked for: a thought and an answer, an answer, or none. [default: think-answer; none with "
     "--credit people]",
@@ -99,7 +101,7 @@ def main(rows: Iterator[Row[Any]], *, credit: Credit, opening: str, **options: A
     from toolroll.curriculum.knights_reward import reward
     from toolroll.curriculum.knights_rows import known_puzzle
 
-    form: Form = options["format"] or ("think-answer" if credit == "all" else "none")
+    form: Form = options["answer_format"] or ("think-answer" if credit == "all" else "none")
 
     def scored(row: Row[Any]) -> Row[Any]:
         names, solution, _ = known_puzzle(row.view)

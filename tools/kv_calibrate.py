@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, offers_table, option_group, uses_seed
+from toolroll.cli import command, declares, offers_table, option_group, uses_seed
 from toolroll.errors import ToolrollError, UsageError
-from toolroll.kvcache.options import SchemeOptions, scheme_options
+from toolroll.kvcache.options import SchemeOptions, kernels_option, queries_option, scheme_options
 from toolroll.options import GroupedOption
 from toolroll.records import field_types
 from toolroll.records.kvcache import KvTau
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   A map for each layer, from the queries of some prompts; then answers with it:
-    kv-dump prompts.jsonl --model sprite --out kv/ > /dev/null
+    pair-make scenes -n 2 --size 96x72 --out pictures -o pairs.jsonl
+    pair-quiz pairs.jsonl -n 1 -o prompts.jsonl
+    kv-dump prompts.jsonl --model sprite --out kv/ > dumped.jsonl
     kv-calibrate kv/*.safetensors --bits 1 --for layer -o tau.jsonl
-    kv-eval prompts.jsonl --model sprite --cache dense --cache lloyd1:bits=1 --cache lloyd1:bits=1,tau=tau.jsonl
+    kv-eval prompts.jsonl --model sprite --cache dense --cache lloyd1:bits=1,tau=tau.jsonl > answers.jsonl
 """
 
 NOTES = """
@@ -38,10 +40,10 @@ paper. Where d - g < t2 - t1 the map would turn the order of the scores about, a
 become equal instead. Scores of other tokens stay, so that t1 = t2 is no map that does nothing: it moves attention
 between visual tokens and text.
 
---by output chooses by the error of what attention gives, keys and values both packed; kl by how attention is spread.
-The sum is over all files, sequences and queries, and over heads or layers that share a map. (0, 0), no map, stays where
-nothing is better. What is best depends on rule and bits: t2 = 3 of the authors' code helps scores that minmax at 1 bit
-has inflated; at 2 bits and more, or with levels that are right, it does harm.
+--criterion output chooses by the error of what attention gives, keys and values both packed; kl by how attention is
+spread. The sum is over all files, sequences and queries, and over heads or layers that share a map. (0, 0), no map,
+stays where nothing is better. What is best depends on rule and bits: t2 = 3 of the authors' code helps scores that
+minmax at 1 bit has inflated; at 2 bits and more, or with levels that are right, it does harm.
 
 Queries are those in the files, from kv-dump, else --queries made up ones, which tell little of a model.
 """
@@ -73,26 +75,15 @@ Queries are those in the files, from kv-dump, else --queries made up ones, which
     help="What has a map of its own.",
 )
 @click.option(
-    "--by",
+    "--criterion",
+    "by",
     type=click.Choice(["output", "kl"]),
     default="output",
     show_default=True,
     help="Choose by the error of attention's output, or by KL of its probabilities.",
 )
-@click.option(
-    "--queries",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="N",
-    help="Make N queries a head up, where a file has none.",
-)
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "numpy", "numba"]),
-    default="auto",
-    show_default=True,
-    help="What computes codes.",
-)
+@declares(queries_option(GroupedOption))
+@declares(kernels_option(GroupedOption))
 @uses_seed
 @offers_table
 def main(

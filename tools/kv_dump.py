@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 import click
 
-from toolroll.cli import command, uses_prompt
-from toolroll.models.options import PromptOptions
+from toolroll.cli import command, option_group, uses_prompt
+from toolroll.models.options import ANY_MODEL, LocalOptions, PromptOptions, local_options
+from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.kvcache import KvDump, KvPrompt
 
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   The caches of prompts about images, with a model that this package has:
-    kv-dump pairs.jsonl --model sprite --out kv/ > dumped.jsonl
+    pair-make scenes -n 1 --size 96x72 --out pictures -o pairs.jsonl
+    pair-quiz pairs.jsonl -n 1 | jq -c '.id = "p0"' > prompts.jsonl
+    kv-dump prompts.jsonl --model sprite --out kv/ > dumped.jsonl
     kv-quant kv/p0.safetensors --bits 1 --table
   A language model, and a passage in each prompt in place of an image:
-    kv-dump passages.jsonl --pack text --out kv/
+    kv-dump PASSAGES.jsonl --pack text --out kv/
 """
 
 NOTES = """
@@ -56,23 +59,6 @@ The prompt is read in one pass and nothing is written behind it. A file of the s
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder of the files.")
 @click.option(
-    "--model",
-    default="embedded",
-    show_default=True,
-    help="A language or image-text model: a Hugging Face folder or hub id, a .gguf file, or `embedded`: "
-    "SmolLM2-135M-Instruct.",
-)
-@click.option(
-    "--device", default="auto", show_default=True, help="auto (the freest GPU, else the CPU), cpu, cuda or cuda:N."
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="auto",
-    show_default=True,
-    help="The type in which the model computes.",
-)
-@click.option(
     "--kv-dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="The type of keys and values in the file."
 )
 @click.option(
@@ -85,24 +71,17 @@ The prompt is read in one pass and nothing is written behind it. A file of the s
 @click.option(
     "--queries", type=click.IntRange(min=0), default=16, show_default=True, metavar="N", help="Queries a head to keep."
 )
-@click.option(
-    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Where images are; else the folder of the rows."
-)
-@click.option("--trust-remote-code", is_flag=True, help="Let a model's own repository run its Python code here.")
+@option_group("running", LocalOptions, local_options(GroupedOption, ANY_MODEL))
 @uses_prompt
 def main(
     rows: Rows[Any],
     *,
     asking: PromptOptions,
     out: Path,
-    model: str,
-    device: str,
-    dtype: str,
+    running: LocalOptions,
     kv_dtype: str | None,
     pack: str,
     queries: int,
-    images: Path | None,
-    trust_remote_code: bool,
     log: Log,
 ) -> Iterator[Row[Any]]:
     """Write the keys and values that a model holds of a prompt.
@@ -117,10 +96,11 @@ def main(
     from toolroll.models.base import Sampling
     from toolroll.models.device import choose_device
 
-    loaded = open_model(model, choose_device(device, dtype), trust_remote_code=trust_remote_code, notify=log.note)
+    device = choose_device(running.device, running.dtype)
+    loaded = open_model(running.model, device, trust_remote_code=running.trust_remote_code, notify=log.note)
     log.info(f"model {loaded.name}: {loaded.device.text}")
     prompts = Prompts(loaded)
-    read = PromptReader(loaded.codec, loaded.processor, asking.prompter, most=prompts.most, folder=images)
+    read = PromptReader(loaded.codec, loaded.processor, asking.prompter, most=prompts.most, folder=running.images)
     find = visual_tokens(loaded, pack)
     kind = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}.get(kv_dtype or "")
     try:

@@ -7,13 +7,14 @@ toolroll.kvcache.evaluate. Paper: arXiv:2502.14882.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, uses_prompt
-from toolroll.models.options import PromptOptions
+from toolroll.cli import command, declares, option_group, uses_prompt
+from toolroll.models.options import ANY_MODEL, LocalOptions, PromptOptions, local_options
+from toolroll.models.single_options import length_option
+from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.kvcache import KvAnswer, KvPrompt
 
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   One bit for what stands for images, beside KIVI and a dense cache:
-    kv-eval pairs.jsonl --model sprite --cache dense --cache lloyd1:bits=1 --cache kivi:residual=0 -o answers.jsonl
-    mlr --ijsonl --opprint stats1 -a mean -f kl,top1_frac,perplexity,kv_ratio -g cache answers.jsonl
+    pair-make scenes -n 2 --size 96x72 --out pictures -o pairs.jsonl
+    pair-quiz pairs.jsonl -n 1 -o prompts.jsonl
+    kv-eval prompts.jsonl --model sprite --cache dense --cache lloyd1:bits=1 --cache kivi:residual=0 -o answers.jsonl
+    jq -c '[.id, .cache, .response, .kl, .kv_ratio]' answers.jsonl
   A language model with a passage packed, and the perplexity of texts that are there:
-    kv-eval passages.jsonl --pack text --cache minmax:bits=2 --cache quantile:bits=2
+    kv-eval PASSAGES.jsonl --pack text --cache minmax:bits=2 --cache quantile:bits=2
   The authors' recipe, with their map of scores, and CIDEr or F1 of what comes out:
-    kv-eval captions.jsonl --model sprite --cache calibquant:bits=1,tau=0/3 | caption-eval --summary
+    kv-eval CAPTIONS.jsonl --model sprite --cache calibquant:bits=1,tau=0/3 | caption-eval --summary
 """
 
 NOTES = """
@@ -72,13 +75,6 @@ were checked in Triton's interpreter and not run on a GPU here.
     epilog="See kv-dump(1), kv-quant(1), kv-calibrate(1), caption-eval(1), toolroll-records(5).",
 )
 @click.option(
-    "--model",
-    default="embedded",
-    show_default=True,
-    help="A language or image-text model: a Hugging Face folder or hub id, a .gguf file, or `embedded`: "
-    "SmolLM2-135M-Instruct.",
-)
-@click.option(
     "--cache",
     "names",
     multiple=True,
@@ -94,42 +90,23 @@ were checked in Triton's interpreter and not run on a GPU here.
     show_default=True,
     help="Which tokens are packed: those that stand for images, of `packed_text`, or all of the prompt but the last.",
 )
-@click.option(
-    "--response-tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Longest answer, in tokens."
-)
+@declares(length_option(GroupedOption, 64))
 @click.option("--beams", type=click.IntRange(min=1), default=1, show_default=True, help="Beams of the search.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Prompts at a time.")
-@click.option(
-    "--device", default="auto", show_default=True, help="auto (the freest GPU, else the CPU), cpu, cuda or cuda:N."
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="auto",
-    show_default=True,
-    help="The type in which the model computes.",
-)
-@click.option(
-    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Where images are; else the folder of the rows."
-)
 @click.option("--timings", is_flag=True, help="Write `ms_per_token`, which differs from run to run.")
-@click.option("--trust-remote-code", is_flag=True, help="Let a model's own repository run its Python code here.")
+@option_group("running", LocalOptions, local_options(GroupedOption, ANY_MODEL))
 @uses_prompt
 def main(
     rows: Rows[Any],
     *,
     asking: PromptOptions,
-    model: str,
+    running: LocalOptions,
     names: tuple[str, ...],
     pack: str,
     response_tokens: int,
     beams: int,
     batch_size: int,
-    device: str,
-    dtype: str,
-    images: Path | None,
     timings: bool,
-    trust_remote_code: bool,
     log: Log,
     stop: StopFlag,
 ) -> Iterator[Row[Any]]:
@@ -144,11 +121,12 @@ def main(
     from toolroll.models.base import Sampling
     from toolroll.models.device import choose_device
 
-    loaded = open_model(model, choose_device(device, dtype), trust_remote_code=trust_remote_code, notify=log.note)
+    device = choose_device(running.device, running.dtype)
+    loaded = open_model(running.model, device, trust_remote_code=running.trust_remote_code, notify=log.note)
     log.info(f"model {loaded.name}: {loaded.device.text}")
     caches = [compared(name, loaded.model.config) for name in names]
     prompts = Prompts(loaded, stopped=lambda: bool(stop))
-    read = PromptReader(loaded.codec, loaded.processor, asking.prompter, most=prompts.most, folder=images)
+    read = PromptReader(loaded.codec, loaded.processor, asking.prompter, most=prompts.most, folder=running.images)
     sampling = Sampling(max_tokens=response_tokens, temperature=0.0)
     find = visual_tokens(loaded, pack)
     comparing = Comparing(

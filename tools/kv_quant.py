@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, offers_table, option_group, uses_seed
+from toolroll.cli import command, declares, offers_table, option_group, uses_seed
 from toolroll.errors import ToolrollError, UsageError
-from toolroll.kvcache.options import SchemeOptions, scheme_options
+from toolroll.kvcache.options import SchemeOptions, kernels_option, queries_option, scheme_options
 from toolroll.options import GroupedOption
 from toolroll.records import field_types
 from toolroll.records.kvcache import KvQuality
@@ -25,14 +25,16 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   Pack a cache to 1 bit, and see what that did to each head:
-    kv-quant KV.safetensors --rule lloyd1 --bits 1 -o packed.safetensors --report -
+    echo '{"id": "p0", "prompt": "A text to be packed."}' | kv-dump --model sprite --pack all --out kv > dumped.jsonl
+    kv-quant kv/p0.safetensors --rule lloyd1 --bits 1 -o packed.safetensors --report -
   Only look, at CalibQuant's own recipe:
-    kv-quant KV.safetensors --rule calibquant --bits 1 --table
+    kv-quant kv/p0.safetensors --rule calibquant --bits 1 --table
+  Back again:
+    kv-quant --dequantize packed.safetensors -o again.safetensors
   KIVI's 2 bits: keys by channel and values by token, in groups of 32:
     kv-quant KV.safetensors --rule minmax --bits 2 --group-size 32 --along-v channels --layout kivi32 -o packed
-  Which tokens are visual, said here rather than by the file; then back again:
+  Which tokens are visual, said here rather than by the file:
     kv-quant KV.safetensors --spans 35:611 --bits-k 2 --bits-v 1 -o packed.safetensors
-    kv-quant --dequantize packed.safetensors -o again.safetensors
 """
 
 NOTES = """
@@ -65,7 +67,7 @@ score_rmse, kl, top1_frac, top8_frac, mass_shift and output_error need queries: 
 or --queries made up ones, normal and as long as gives scores a deviation of 1. They rank rules and predict no model's
 answers.
 
---backend numba is faster for much data, and starts slower; both give the same codes from the same lo and scale. One
+--kernels numba is faster for much data, and starts slower; both give the same codes from the same lo and scale. One
 head is in memory beside the layer that is packed.
 """
 
@@ -89,20 +91,8 @@ head is in memory beside the layer that is packed.
     help="Visual tokens, in place of what the file says; none: none. Once, or once for each sequence of the batch.",
 )
 @option_group("scheme", SchemeOptions, scheme_options(GroupedOption))
-@click.option(
-    "--queries",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="N",
-    help="Measure attention with N made up queries a head, where the file has none.",
-)
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "numpy", "numba"]),
-    default="auto",
-    show_default=True,
-    help="What computes codes.",
-)
+@declares(queries_option(GroupedOption))
+@declares(kernels_option(GroupedOption))
 @uses_seed
 @offers_table
 def main(

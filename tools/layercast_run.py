@@ -8,15 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from toolroll.checking import KINDS
-from toolroll.cli import command, option_group, uses_prompt, uses_seed
+from toolroll.cli import command, declares, option_group, uses_prompt, uses_seed
 from toolroll.errors import UsageError
-from toolroll.models.options import PromptOptions, SamplingOptions, sampling_options
+from toolroll.models.options import (
+    ANY_MODEL,
+    LocalOptions,
+    PromptOptions,
+    SamplingOptions,
+    local_options,
+    sampling_options,
+)
+from toolroll.models.single_options import length_option
 from toolroll.numerics.grid import ATTENTION, KEPT, KV, LINEAR, PRECISIONS, read_axis, read_grid, settings
 from toolroll.options import GreedyOption, GroupedOption
 from toolroll.records import field_types, view
@@ -30,15 +37,17 @@ if TYPE_CHECKING:
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
-  Greedy answers with 16-bit weights and fp32 arithmetic:
-    layercast-run prompts.jsonl --response-tokens 256 -o answers.jsonl
   A grid of configurations, and how far their answers differ:
-    layercast-run prompts.jsonl --grid batch=1,8,16 tp=1,2 precision=bf16,fp32,layercast -o runs.jsonl
+    pair-make scenes -n 2 --size 96x72 --out pictures -o pairs.jsonl
+    pair-quiz pairs.jsonl -n 1 -o prompts.jsonl
+    layercast-run prompts.jsonl --model sprite --grid batch=1,2 precision=fp16,fp32 --response-tokens 8 -o runs.jsonl
     repro-report runs.jsonl --table
+  Greedy answers with 16-bit weights and fp32 arithmetic:
+    layercast-run PROMPTS.jsonl --model NAME --response-tokens 256 -o answers.jsonl
   The same bits whatever the batch:
-    layercast-run prompts.jsonl --attention alone --batch-size 16 -o answers.jsonl
+    layercast-run PROMPTS.jsonl --model NAME --attention alone --batch-size 16 -o answers.jsonl
   Go on with a grid that was interrupted:
-    layercast-run prompts.jsonl --grid batch=1,8,16 tp=1,2 precision=bf16,fp32,layercast -o runs.jsonl --resume
+    layercast-run PROMPTS.jsonl --model NAME --grid batch=1,8,16 tp=1,2 precision=bf16,layercast -o RUNS.jsonl --resume
 """
 
 NOTES = """
@@ -50,8 +59,8 @@ Precisions
 Raising is exact, so layercast computes what fp32 computes on the same 16-bit weights: with --linear naive to the bit,
 with the others in another order of summation. Every linear layer is converted, lm_head too; where it shares its tensor
 with the token embedding, they go on sharing it. Weights keep the checkpoint's own 16-bit type. A float32 checkpoint is
-rounded to bfloat16, with a warning; --keep fp32 rounds nothing, and saves nothing. Where a checkpoint's type and the
-precision differ, a warning says how many bits are lost. Quantized checkpoints are refused. TF32 is turned off.
+rounded to bfloat16, with a warning; --keep fp32 rounds nothing, and saves nothing. Where a checkpoint's type
+and the precision differ, a warning says how many bits are lost. Quantized checkpoints are refused. TF32 is turned off.
 
 --linear: naive makes an fp32 copy of the whole matrix for each product; it is the oracle of the tests, and slow.
 blocked raises some rows at a time into one piece of memory. fused (numba on a CPU, Triton on a GPU) never has an fp32
@@ -133,7 +142,9 @@ def _axis_options() -> list[click.Option]:
     return [
         axis("--precision", "|".join(PRECISIONS), "Types of weights and arithmetic. [default: layercast]"),
         axis(
-            "--keep", "|".join(KEPT), "layercast: the type in which linear weights are held. [default: auto, their own]"
+            "--keep",
+            "|".join(KEPT),
+            "layercast: the type in which linear weights are held. [default: auto, their own]",
         ),
         axis("--linear", "|".join(LINEAR), "layercast: how weights are raised. [default: auto]"),
         axis("--kv-dtype", "|".join(KV), "Type of the cache; auto is that of the arithmetic. [default: auto]"),
@@ -155,6 +166,11 @@ def _axis_options() -> list[click.Option]:
     ]
 
 
+def _running() -> list[click.Option]:
+    """The options of a model in this process, but for --dtype, which --precision is in place of."""
+    return [option for option in local_options(GroupedOption, ANY_MODEL) if option.name != "dtype"]
+
+
 @command(
     "layercast-run",
     system="LayerCast",
@@ -170,13 +186,6 @@ def _axis_options() -> list[click.Option]:
     epilog="See repro-report(1), answer-check(1), text-rollout(1), toolroll-records(5).",
 )
 @click.option(
-    "--model",
-    default="embedded",
-    show_default=True,
-    help="A language or image-text model: a Hugging Face folder or hub id, a .gguf file, or `embedded`: "
-    "SmolLM2-135M-Instruct.",
-)
-@click.option(
     "--backend",
     type=click.Choice(["hf", "vllm"]),
     default="hf",
@@ -184,13 +193,8 @@ def _axis_options() -> list[click.Option]:
     help="transformers in this process, or vLLM (plain precisions).",
 )
 @click.option("--batch-invariant", is_flag=True, help="With vllm: use its batch-invariant kernels.")
-@click.option(
-    "--device", default="auto", show_default=True, help="auto (the freest GPU, else the CPU), cpu, cuda or cuda:N."
-)
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Answers a prompt.")
-@click.option(
-    "--response-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longest answer, in tokens."
-)
+@declares(length_option(GroupedOption, 512))
 @click.option(
     "--top-logprobs",
     type=click.IntRange(min=0),
@@ -199,15 +203,12 @@ def _axis_options() -> list[click.Option]:
     help="Most probable tokens to record at each position; 0 leaves top_ids and top_logprobs out.",
 )
 @click.option(
-    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Where images are; else the folder of the rows."
-)
-@click.option(
     "--check",
     type=click.Choice(KINDS),
     help="Compare answers with the row's `answer`, as answer-check(1) does, and write `correct`.",
 )
 @click.option("--timings", is_flag=True, help="Write `ms` and `peak_rss_bytes`, which differ from run to run.")
-@click.option("--trust-remote-code", is_flag=True, help="Let a model's own repository run its Python code here.")
+@option_group("running", LocalOptions, _running())
 @uses_prompt
 @uses_seed
 @option_group("sampling", SamplingOptions, sampling_options(GroupedOption, temperature=0.0))
@@ -218,17 +219,14 @@ def main(
     asking: PromptOptions,
     sampling: SamplingOptions,
     configuration: AxisOptions,
-    model: str,
+    running: LocalOptions,
     backend: str,
     batch_invariant: bool,
-    device: str,
     samples: int,
     response_tokens: int,
     top_logprobs: int,
-    images: Path | None,
     check: str | None,
     timings: bool,
-    trust_remote_code: bool,
     seed: int,
     log: Log,
     stop: StopFlag,
@@ -245,15 +243,20 @@ def main(
     if batch_invariant and backend != "vllm":
         raise UsageError("goes with --backend vllm", place="--batch-invariant")
     grid = settings(configuration.axes())
-    place = choose_device(device)
+    place = choose_device(running.device)
     prepare: Prepare
     if backend == "vllm":
         from toolroll.numerics.vllm_backend import VLLM
 
-        prepare = VLLM(model, place, top_logprobs, log, trust_remote_code, batch_invariant)
+        prepare = VLLM(running.model, place, top_logprobs, log, running.trust_remote_code, batch_invariant)
     else:
         prepare = Transformers(
-            model, place, top=top_logprobs, log=log, stopped=lambda: bool(stop), trust_remote_code=trust_remote_code
+            running.model,
+            place,
+            top=top_logprobs,
+            log=log,
+            stopped=lambda: bool(stop),
+            trust_remote_code=running.trust_remote_code,
         )
     with ExitStack() as held:
         job = Job(
@@ -263,7 +266,7 @@ def main(
             samples=samples,
             seed=seed,
             top=top_logprobs,
-            images=images,
+            images=running.images,
             check=None if check is None else held.enter_context(_grader(check)),
             timings=timings,
         )

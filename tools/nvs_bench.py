@@ -135,6 +135,9 @@ def main(
     plot: Path | None,
     plot_metric: str,
     score: ScoreOptions,
+    files: tuple[str, ...],
+    output: str | None,
+    errors: str | None,
     on_error: str,
     max_errors: int | None,
     log: Log,
@@ -144,14 +147,17 @@ def main(
 
     Prints a row for each method over all scenes, and over those of each label.
     """
+    from toolroll.io.paths import check_apart
     from toolroll.splat.benching import Bench, paper_rows
+    from toolroll.splat.entries import sayable
     from toolroll.splat.grouping import groups_of, read_split
     from toolroll.splat.labels import read_labels
-    from toolroll.splat.report import check_plot, write_report
+    from toolroll.splat.refused import Refused
+    from toolroll.splat.report import check_files, write_report
 
-    if plot is not None:
-        check_plot(plot)
     split = read_split(freq_split)
+    check_apart((output, errors, table_file, plot), (*(files or ("-",)), labels, *score.lpips_weights))
+    check_files(table_file, plot)
     table = {} if labels is None else read_labels(labels)
     bench = Bench()
     for row in rows:
@@ -161,13 +167,9 @@ def main(
             rows.refuse(row, error.why)
         except ToolrollError as error:
             raise type(error)(error.why, place=error.place or row.place) from error
-    for why, place in _scored(bench, click.get_current_context().meta[FOLDERS], score, log, stop):
-        log.counts.errors += 1
-        if on_error == "stop":
-            raise ToolrollError(why, place=place)
-        log.error(why, place)
-        if max_errors is not None and log.counts.errors > max_errors:
-            raise ToolrollError(f"more than {max_errors} bad rows", place=place)
+    refused = Refused(log, on_error, max_errors)
+    for failure in _scored(bench, click.get_current_context().meta[FOLDERS], score, log, stop):
+        refused(failure)
     if not bench.scores:
         raise ToolrollError("no scores")
     if common:
@@ -175,15 +177,18 @@ def main(
     kind = bench.kind(lpips)
     for difference in bench.differences(kind):
         log.warn(difference)
-    found = [*bench.rows(groups_of(bench, table, split, log.info, log.warn), kind), *(paper_rows() if paper else ())]
+    found = [
+        *map(sayable, bench.rows(groups_of(bench, table, split, log.info, log.warn), kind)),
+        *(paper_rows() if paper else ()),
+    ]
     write_report(found, table_file, plot, plot_metric)
     yield from found
 
 
 def _scored(
     bench: Bench, folders: tuple[str, ...], score: ScoreOptions, log: Log, stop: StopFlag
-) -> Iterator[tuple[str, str]]:
-    """Add the scores of the pictures of METHOD=DIR; why, and at which place, one could not be scored."""
+) -> Iterator[ToolrollError]:
+    """Add the scores of the pictures of METHOD=DIR; why one could not be scored."""
     if not folders:
         return
     from toolroll.splat.scoring import Judge, rows_of_folders
@@ -197,9 +202,9 @@ def _scored(
             raise Stopped(f"stopped by {stop.asked_by}")
         log.counts.read += 1
         if "error" in row:
-            yield row["error"]["why"], row["error"]["where"]
+            yield ToolrollError(row["error"]["why"], place=row["error"]["where"])
             continue
         try:
             bench.add(msgspec.convert(row, _READS))
         except RowError as error:
-            yield error.why, row["render_path"]
+            yield ToolrollError(error.why, place=row["render_path"])

@@ -51,8 +51,8 @@ picture without a photo, another size, and a picture equal to its photo, whose P
 
 PSNR and LPIPS of each image are averaged as they are, in dB for PSNR. SSIM has windows of 11 x 11, a Gaussian of 1.5
 pixels, K1 .01, K2 .03, and is the mean over windows and channels; the two border rules differ by about .01 on small
-pictures. Masked: pixels that count, windows whose middle counts; LPIPS is taken with the photo where nothing counts,
-and its layers are averaged by how much of each place counts.
+pictures. Masked: pixels that count, windows whose middle counts, of which there may be none; LPIPS is taken with the
+photo where nothing counts, and its layers are averaged by how much of each place counts.
 
 LPIPS needs the weights of its network, --lpips-weights FILE.safetensors, with tensors conv{i}.weight [out, in, size,
 size], conv{i}.bias [out] in the order of the network (5 in AlexNet, 13 in VGG16), and lin{l}.weight [channels] of its
@@ -100,6 +100,7 @@ def main(
     frequency: bool,
     on_error: str,
     score: ScoreOptions,
+    output: str | None,
     log: Log,
     stop: StopFlag,
 ) -> Iterator[dict[str, Any]]:
@@ -107,25 +108,20 @@ def main(
 
     A row for each picture of a test photo.
     """
+    from toolroll.io.paths import check_apart
     from toolroll.splat import scoring
+    from toolroll.splat.entries import sayable
+    from toolroll.splat.refused import Refused
 
     score.check()
+    check_apart((output,), (*score.lpips_weights, *(Path(folder, "train.json") for folder in folders)))
     judge = scoring.Judge(score)
     if not judge.nets:
         log.note("model of LPIPS: none, so it is left out (--lpips-weights)")
     if scene_name is not None and len(folders) > 1:
         raise UsageError("is for one folder", place="--scene-name")
     names = {name: value for name, value in (("method", method), ("scene", scene_name)) if value is not None}
-
-    def refused(row: Row) -> bool:
-        """Count and tell a row that could not be scored; whether to leave it out."""
-        log.counts.errors += 1
-        why, place = row["error"]["why"], row["error"]["where"]
-        if on_error == "stop":
-            raise ToolrollError(why, place=place)
-        log.error(why, place)
-        return on_error == "skip"
-
+    refused = Refused(log, on_error)
     for folder in folders:
         rows = []
         for row in _rows(folder, judge, score, names, frequency, log):
@@ -133,12 +129,13 @@ def main(
                 return
             log.counts.read += 1
             rows.append(row)
-            leave_out = "error" in row and refused(row)
+            error = row.get("error")
+            leave_out = error is not None and refused(ToolrollError(error["why"], place=error["where"]))
             if not (summary or leave_out):
-                yield row
+                yield sayable(row)
         means = scoring.summary(rows) if summary else None
         if means is not None:
-            yield means
+            yield sayable(means)
 
 
 def _rows(
@@ -153,12 +150,16 @@ def _rows(
         pictures = open_pictures(Path(folder), score, lambda why: log.warn(why, folder))
         pictures = replace(pictures, method=names.get("method", pictures.method))
         pictures = replace(pictures, scene=names.get("scene", pictures.scene))
-        photos = photos_in(pictures.images_folder) if frequency and pictures.images_folder is not None else []
-        detail = {"frequency": scene_frequency(photos) if photos else None} if frequency else {}
     except UsageError:
         raise
     except ToolrollError as error:
         yield {**names, "render_path": folder, "error": {"why": error.why, "where": error.place or folder}}
         return
+    detail: Row = {"frequency": None} if frequency else {}
+    try:
+        photos = photos_in(pictures.images_folder) if frequency and pictures.images_folder is not None else []
+        detail |= {"frequency": scene_frequency(photos)} if photos else {}
+    except ToolrollError as error:
+        log.warn(f"no frequency: {error}", folder)
     for row in rows_of(pictures, judge):
         yield {**row, **detail}

@@ -5,6 +5,7 @@ Makes rows of its own. What kinds of files there are: toolroll.splat.finding. Pa
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -45,15 +46,18 @@ another shape than their lens, and poses that are none, are left out with a warn
 Points of a transforms.json are those of its ply_file_path, else COLMAP's, brought into its world by applied_transform
 and applied_scale, which the cameras that are in both confirm. Without that key the cameras tell, or else it is the one
 of nerfstudio's older files. What is written is in the world of the input's frames: OpenCV's axes for COLMAP, OpenGL's
-for transforms.json. Observations and tracks of COLMAP are not kept.
+for transforms.json. Observations and tracks of COLMAP are not kept. COLMAP's text files have no blanks in names, so
+that photos with such names want colmap-binary. --overwrite first takes away what made the folder a scene:
+transforms.json, points.ply, split.json, and the files of sparse/0; photos of other names stay.
 
 --split: every:N tests each Nth photo by name, from the first; fraction:F trains on an evenly spread share; file:FILE
 has lists train, val, test as JSON, or names to test, one a line; own is what the scene says; auto is own, else every:8.
 It is written as train_filenames and so on, or beside COLMAP's model as split.json and test.txt.
 
 --where takes environment=indoor|outdoor, frequency=high_freq|low_freq, reflection=more_ref|less_ref (or more, medium,
-less, none), transparency=more_transp|less_transp, light=natural|artificial|mixed, or a column of the table. One key
-twice means either; several keys, all of them. A scene is found in the table by its folder's name.
+less, none), transparency=more_transp|less_transp, light=natural|artificial|mixed, or a column of the table, in which a
+value that is no such level counts as a text. One key twice means either; several keys, all of them. A scene is found in
+the table by its folder's name.
 
 --points random:N fills a cube of 3 times the cameras' extent; ply:FILE is in the world of the scene; sift finds points
 with pycolmap from the photos and the given poses.
@@ -110,6 +114,7 @@ def main(
     where: tuple[str, ...],
     without: Path | None,
     on_error: str,
+    output: str | None,
     log: Log,
     stop: StopFlag,
     **options: Any,
@@ -118,8 +123,11 @@ def main(
 
     A row a scene: photos, sizes, lens, points, split, and what is wrong.
     """
-    from toolroll.splat.labels import fits, read_labels, read_where, scene_name
+    from toolroll.io.paths import check_apart
+    from toolroll.splat.entries import sayable
+    from toolroll.splat.labels import check_where, fits, read_labels, read_where, scene_name
     from toolroll.splat.preparing import Output
+    from toolroll.splat.refused import Refused
 
     if (to is None) != (out is None):
         raise UsageError(
@@ -129,13 +137,17 @@ def main(
         raise UsageError("--undistort, --copy, --overwrite and --points sift go with --to")
     if where and labels is None:
         raise UsageError("goes with --labels TABLE", place="--where")
+    own = [Path(scene, "transforms.json") for scene in scenes]
+    check_apart((output,), (labels, without, *map(_file_of, (options["split"], options["points"])), *own))
     table = {} if labels is None else read_labels(labels)
     conditions = read_where(where)
+    check_where(conditions, table)
     left_out = set() if without is None else set(read_labels(without))
-    names = [scene_name(Path(scene).resolve()) for scene in scenes]
+    names = [scene_name(os.path.realpath(scene)) for scene in scenes]
     if out is not None and len(set(names)) < len(names):
         raise UsageError("two scenes have the same name", place="--out")
-    output = None if to is None else Output(to, undistort, copy, overwrite)
+    form = None if to is None else Output(to, undistort, copy, overwrite)
+    refused = Refused(log, on_error)
     for scene, name in zip(scenes, names, strict=True):
         if stop:
             return
@@ -146,16 +158,20 @@ def main(
             continue
         try:
             target = out if out is None or len(scenes) == 1 else out / name
-            yield _row(scene, name, table.get(name), labels is not None, output, target, log, **options)
+            row = _row(scene, name, table.get(name), labels is not None, form, target, log, **options)
         except UsageError:
             raise
         except ToolrollError as error:
-            log.counts.errors += 1
-            if on_error == "stop":
-                raise
-            log.error(error.why, error.place or scene)
-            if on_error == "keep":
-                yield {"id": name, "scene_path": scene, "error": {"why": error.why, "where": error.place or scene}}
+            row = {"id": name, "scene_path": scene, "error": {"why": error.why, "where": error.place or scene}}
+            if refused(type(error)(error.why, place=error.place or scene)):
+                continue
+        yield sayable(row)
+
+
+def _file_of(option: str) -> str | None:
+    """The file in file:FILE or ply:FILE."""
+    kind, _, name = option.partition(":")
+    return name if kind in ("file", "ply") and name else None
 
 
 def _row(
@@ -163,7 +179,7 @@ def _row(
     name: str,
     labels: Labels | None,
     labelled: bool,
-    output: Output | None,
+    form: Output | None,
     target: Path | None,
     log: Log,
     *,
@@ -173,7 +189,7 @@ def _row(
     strict: bool,
     seed: int,
 ) -> dict[str, Any]:
-    """A scene's row; with `output`, the scene is written into `target`."""
+    """A scene's row; with `form`, the scene is written into `target`."""
     from dataclasses import replace
 
     from toolroll.splat.finding import open_scene
@@ -183,7 +199,7 @@ def _row(
     found = open_scene(scene, images=images, strict=strict)
     try:
         shots, warnings = part_shots(found.shots, split)
-        found = replace(found, points=points_for(found, points, seed))
+        found = replace(found, points=points_for(found, points, seed, warnings.append))
     except ToolrollError as error:
         raise type(error)(error.why, place=error.place or scene) from error
     if len(found.points):
@@ -191,8 +207,8 @@ def _row(
     if labelled and labels is None:
         warnings.append("the table of labels does not have it")
     found = replace(found, shots=shots, warnings=(*found.warnings, *warnings))
-    if output is not None and target is not None:
-        prepare(found, target, output)
+    if form is not None and target is not None:
+        prepare(found, target, form, given=Path(scene))
     row = {"id": name, "scene_path": scene, **about(found), "split_rule": split}
     for warning in row["warnings"]:
         log.warn(warning, scene)

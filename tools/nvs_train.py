@@ -7,7 +7,7 @@ Papers: arXiv:2312.16256, 2308.04079, 2404.09591, 2102.13090.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,15 @@ from toolroll.options import GroupedOption
 from toolroll.records import field_types
 from toolroll.records.nvs import NvsStep
 from toolroll.splat.ibrnet_options import IbrOptions, ibr_options
-from toolroll.splat.options import GrowthOptions, RecipeOptions, growth_options, read_bytes, recipe_options
+from toolroll.splat.options import (
+    GrowthOptions,
+    RecipeOptions,
+    checked_folder,
+    growth_options,
+    read_bytes,
+    recipe_options,
+    refuse_given,
+)
 
 if TYPE_CHECKING:
     from toolroll.run.log import Log
@@ -51,7 +59,8 @@ the end their PSNR and SSIM are in the last row. Rates, schedules and density co
 --out has point_cloud.ply, in the world of SCENE, for any viewer of 3D Gaussians; train.json, with all cameras; renders/
 and compare/, the pictures of the test photos, alone and beside the photo; and state/, from which the same command goes
 on after a kill or a stop, to the bit. SIGTERM and SIGUSR1 end it after the step in hand with exit code 75;
---stop-after N ends it there with 0. With another number of --steps schedules change, and the result with them.
+--stop-after N ends it there with 0. With another number of --steps schedules change, and the result with them. While
+one trains in a folder, another is refused.
 
 --start random:N begins anywhere in a cube of three extents, ply:FILE with a file's points or its Gaussians.
 --growth mcmc: opacities begin at .5, scales at a tenth of the distance to neighbours.
@@ -66,31 +75,20 @@ On a CPU numba draws: the same bits for any number of threads. On CUDA gsplat do
 --device picks, never what happens to be installed.
 """
 
+FIRM_OF_BOTH = ("method", "images", "split", "seed")
 FIRM = {
     "3dgs": frozenset(
-        [
-            *(
-                "method",
-                "scene",
-                "images",
-                "split",
-                "start",
-                "seed",
-                "growth",
-                "sh_degree",
-                "antialiased",
-                "background",
-            ),
-            *("exposure", "back_end"),
-        ]
+        [*FIRM_OF_BOTH, "scene", "start", "growth", "sh_degree", "antialiased", "background", "exposure", "back_end"]
     ),
     "ibrnet": frozenset(
-        [
-            *("method", "scenes", "images", "split", "pretrained", "seed", "trunk_width", "views", "samples"),
-            *("fine_samples", "photo_side"),
-        ]
+        [*FIRM_OF_BOTH, "scenes", "pretrained", "trunk_width", "views", "samples", "fine_samples", "photo_side"]
     ),
 }  #: settings with which it would be another training
+OWN = {
+    "3dgs": {one.name for kind in (RecipeOptions, GrowthOptions) for one in fields(kind)}
+    | {"start", "start_most", "back_end"},
+    "ibrnet": {one.name for one in fields(IbrOptions)} | {"unseen"},
+}  #: options of one method alone
 
 
 @command(
@@ -182,7 +180,10 @@ def main(
 
     Writes a folder with the result and pictures of the test photos, and rows of how training went.
     """
-    folder: Path = options["out"]
+    folder = checked_folder(options["out"])
+    for method, names in OWN.items():
+        if method != options["method"]:
+            refuse_given(names, f"is for --method {method}")
     settings = {name: options[name] for name in ("method", "images", "split", "steps", "seed")}
     training: Training | IbrTraining
     if options["method"] == "3dgs":
@@ -215,7 +216,7 @@ def _gaussians(recipe: RecipeOptions, density: GrowthOptions, log: Log, **option
     from toolroll.splat.rasterizer import open_rasterizer
     from toolroll.splat.training import Start, Training
 
-    if len(options["scenes"]) != 1 or options["unseen"]:
+    if len(options["scenes"]) != 1:
         raise UsageError("3dgs learns one scene; ibrnet learns from many", place="--method")
     memory = read_bytes(options["image_memory"])
     rasterizer = open_rasterizer(options["back_end"], options["device"])
@@ -224,22 +225,25 @@ def _gaussians(recipe: RecipeOptions, density: GrowthOptions, log: Log, **option
     longer = max(max(shot.lens.width, shot.lens.height) for shot in shots)
     growth = density.of(options["steps"], longer)
     mcmc = growth.kind == "mcmc"
-    start = Start(options["start"], 0.5 if mcmc else 0.1, 0.1 if mcmc else 1.0, options["start_most"])
+    most = min(filter(None, (options["start_most"], density.cap)), default=0)
+    start = Start(options["start"], 0.5 if mcmc else 0.1, 0.1 if mcmc else 1.0, most)
     return Training(
-        scene, shots, recipe.recipe(options["steps"], growth), start, rasterizer, _folder(options["out"]),
+        scene, shots, recipe.recipe(options["steps"], growth), start, rasterizer, options["out"],
         seed=options["seed"], memory_bytes=memory, warn=lambda why: log.warn(why, str(scene.root)),
     )  # fmt: skip
 
 
 def _network(ibr: IbrOptions, log: Log, **options: Any) -> IbrTraining:
+    from toolroll.models.device import choose_device
     from toolroll.splat.ibrnet_training import IbrTraining
 
     memory = read_bytes(options["image_memory"])
+    device = choose_device(options["device"], "float32").name
     seen, unseen = ([_scene(path, log, **options) for path in options[name]] for name in ("scenes", "unseen"))
     log.info(f"{len(seen)} scenes to learn from, {sum(len(shots) for _, shots in seen)} photos")
     return IbrTraining(
-        seen, ibr.recipe(options["steps"]), _folder(options["out"]),
-        seed=options["seed"], memory_bytes=memory, device=options["device"], unseen=unseen,
+        seen, ibr.recipe(options["steps"]), options["out"],
+        seed=options["seed"], memory_bytes=memory, device=device, unseen=unseen,
     )  # fmt: skip
 
 
@@ -258,9 +262,3 @@ def _scene(path: Path, log: Log, **options: Any) -> tuple[Scene, list[Shot]]:
     for warning in warnings:
         log.warn(warning, str(scene.root))
     return scene, shots
-
-
-def _folder(out: Path) -> Path:
-    if out.exists() and not out.is_dir():
-        raise UsageError("is no folder", place="--out")
-    return out

@@ -27,8 +27,8 @@ EXAMPLES = """
 """
 
 NOTES = """
-SCENE is a PLY as programs for 3D Gaussian splatting write it (text or binary, harmonics of degree 0 to 3), a .splat
-file, or a folder with point_cloud.ply in it, or in point_cloud/iteration_N of which the last is taken.
+SCENE is a PLY as programs for 3D Gaussian splatting write it (text, binary or compressed, harmonics of degree 0 to 3),
+a .splat file, or a folder with point_cloud.ply in it, or in point_cloud/iteration_N of which the last is taken.
 
 The page is one file that loads nothing: the splats are in it, and so are parts of the PlayCanvas engine (MIT), about
 1 MB. It needs a browser with WebGL 2. Drag to look from elsewhere; with Shift, or two fingers, to move sideways; turn
@@ -101,11 +101,11 @@ def main(
     Reads a .ply, a .splat or the folder of a trained scene; writes one HTML page that draws the splats in a browser,
     to be turned around and walked through.
     """
-    from toolroll.splat.ply import is_antialiased
+    from toolroll.io.paths import check_apart
+    from toolroll.splat.ply import is_antialiased, open_splats, splats_file
     from toolroll.splat.view import (
         drawable,
         most_visible,
-        open_splats,
         page,
         read_camera,
         read_direction,
@@ -114,6 +114,7 @@ def main(
         view_of,
     )
 
+    check_apart([output], [splats_file(scene), camera])
     ground = _colour(background)
     given = read_camera(camera) if camera is not None else trained_camera(scene)
     gaussians, comments = open_splats(scene)

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command
+from toolroll.cli import command, declares, uses_device, uses_images
 from toolroll.errors import RowError
+from toolroll.models.single_options import dtype_option
+from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.training import Pair
+from toolroll.train.options import length_options
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row
@@ -23,12 +26,12 @@ if TYPE_CHECKING:
     from toolroll.train.pairs import Encoded, PairScorer
 
 EXAMPLES = """
-  Once, for many runs of dpo-train:
-    pair-logps pairs.jsonl --model embedded -o ready.jsonl
-  How many tokens do the answers have?
-    pair-logps pairs.jsonl --model embedded | jq -c '[.chosen_tokens, .rejected_tokens]'
+  Once, for many runs of dpo-train, and how many tokens the answers have:
+    echo '{"id": "sum", "prompt": "What is 2 + 2?", "chosen": "4", "rejected": "five, or so"}' > pairs.jsonl
+    pair-logps pairs.jsonl --model sprite -o ready.jsonl
+    jq -c '[.chosen_tokens, .rejected_tokens]' ready.jsonl
   Pairs with images, those that are too long left out:
-    pair-logps pairs.jsonl --model llava --images photos --max-tokens 2048 --on-long skip > ready.jsonl
+    pair-logps PAIRS.jsonl --model NAME --images PHOTOS --max-tokens 2048 --on-long skip > ready.jsonl
 """
 
 NOTES = """
@@ -58,24 +61,8 @@ Results do not depend on --batch-rows and --micro-tokens but for rounding.
     help="The reference: a Hugging Face folder or hub id, a .gguf file, or `embedded`; an image-text model for pairs "
     "with images.",
 )
-@click.option(
-    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Where images are; else the folder of the rows."
-)
-@click.option(
-    "--max-tokens",
-    type=click.IntRange(min=2),
-    default=8192,
-    show_default=True,
-    help="Longest prompt with an answer, images and all, in tokens.",
-)
-@click.option(
-    "--on-long",
-    type=click.Choice(["fail", "skip", "cut"]),
-    default="fail",
-    show_default=True,
-    help="A longer pair: treat it as one that cannot be processed; leave it out and count it; or cut its answers, "
-    "which pairs with images do not allow.",
-)
+@uses_images
+@declares(*length_options(GroupedOption))
 @click.option(
     "--batch-rows", type=click.IntRange(min=1), metavar="N", default=32, show_default=True, help="Rows held at a time."
 )
@@ -85,18 +72,10 @@ Results do not depend on --batch-rows and --micro-tokens but for rounding.
     metavar="N",
     default=8192,
     show_default=True,
-    help="Tokens computed at a time, padding included.",
+    help="Tokens computed at a time, padding included: memory, not results.",
 )
-@click.option(
-    "--device", default="auto", show_default=True, help="auto (the freest GPU, else the CPU), cpu, cuda or cuda:N."
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="auto",
-    show_default=True,
-    help="Type of weights and computation; auto is bfloat16 on a GPU, float32 on a CPU.",
-)
+@uses_device
+@declares(dtype_option(GroupedOption))
 def main(
     rows: Rows[Any],
     *,

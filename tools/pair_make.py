@@ -23,19 +23,21 @@ if TYPE_CHECKING:
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
-  The paper's pairs of scenes, with a picture of the first 24 to look at:
-    pair-make scenes -n 2000 --out images -o pairs.jsonl --contact sheet.png
+  Pairs of scenes, with a picture of them to look at:
+    pair-make scenes -n 4 --size 96x72 --out images -o pairs.jsonl --contact sheet.png
   Small ones with one change each, two shares that run side by side:
-    pair-make scenes --size 96x72 --edit recolor,reshape,move -n 500 --out small --shard 0/2 -o small.0.jsonl &
-    pair-make scenes --size 96x72 --edit recolor,reshape,move -n 500 --out small --shard 1/2 -o small.1.jsonl
+    pair-make scenes --size 96x72 --edit recolor,reshape,move -n 4 --out small --shard 0/2 -o small.0.jsonl &
+    pair-make scenes --size 96x72 --edit recolor,reshape,move -n 4 --out small --shard 1/2 -o small.1.jsonl
+  The paper's number of them, at their size:
+    pair-make scenes -n 2000 --out IMAGES -o PAIRS.jsonl
   Scenes of CLEVR, rendered anew from their descriptions:
-    pair-make scenes CLEVR_val_scenes.json --out clevr --on-error skip > clevr.jsonl
+    pair-make scenes CLEVR_SCENES.json --out clevr --on-error skip > clevr.jsonl
   Charts of made-up tables, and of your own:
-    pair-make charts -n 1000 --out charts > charts.jsonl
-    pair-make charts sales.csv --chart line --size 480x320 --out sales
+    pair-make charts -n 2 --out charts > charts.jsonl
+    pair-make charts SALES.csv --chart line --size 480x320 --out sales
   Photos, by what stands out in them, and by masks:
-    pair-make photos *.jpg -n 2 --out photos
-    echo '{"image": "desk.jpg", "mask": "cup.png"}' | pair-make photos - --edit remove --out desk
+    pair-make photos PHOTOS/*.jpg -n 2 --out photos
+    echo '{"image": "DESK.jpg", "mask": "CUP.png"}' | pair-make photos - --edit remove --out desk
 """
 
 NOTES = """
@@ -112,6 +114,7 @@ OF_KIND = {
 @click.option("--out", metavar="DIR", required=True, type=click.Path(), help="Folder for the images; made if need be.")
 @click.option(
     "-n",
+    "--number",
     "count",
     type=click.IntRange(min=0),
     metavar="N",
@@ -172,7 +175,7 @@ OF_KIND = {
 @click.option(
     "--contact-pairs", type=click.IntRange(min=1), default=24, show_default=True, metavar="N", help="How many of them."
 )
-@click.option("--name", metavar="TEXT", help="What ids begin with.  [default: KIND]")
+@click.option("--name", metavar="NAME", help="What ids begin with.  [default: KIND]")
 @click.option("--overwrite", is_flag=True, help="Replace other images of the same names.")
 @click.option(
     "--shard",

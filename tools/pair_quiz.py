@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   How many answers of a model are right:
-    pair-make scenes -n 50 --out . -o pairs.jsonl
-    pair-quiz pairs.jsonl -n 6 | image-rollout --temperature 0 | answer-check --kind exact |
+    pair-make scenes -n 2 --size 96x72 --out . -o pairs.jsonl
+    pair-quiz pairs.jsonl -n 2 | image-rollout --temperature 0 | answer-check --kind exact |
       jq -s 'map(.correct) | add / length'
   Rows to train on, eight answers to each question:
-    pair-quiz pairs.jsonl | image-rollout --policy policy --samples 8 | answer-check --kind exact |
-      group-advantage --reward correct --group-size 8 > train.jsonl
+    pair-quiz PAIRS.jsonl | image-rollout --policy POLICY --samples 8 | answer-check --kind exact |
+      group-advantage --reward-field correct --group-size 8 > train.jsonl
 """
 
 NOTES = """
@@ -37,8 +37,9 @@ answer-check --kind exact.
 
 Of scenes: color, shape, size, material (of a thing), position (of one thing to another), place (the leftmost or
 rightmost thing), count, existence, lists (which of two lists of things fits). Of charts: chart-kind, chart-count,
-chart-largest, chart-compare. There is one question of each kind of --ask, in random order, then another of each, until
-there are -n of them; a picture that allows fewer has fewer. `distribution` is the kind, for ucb-sample and for sums.
+chart-largest, chart-compare. There is one question of each kind of --kinds, in random order, then another of each,
+until there are -n of them; a picture that allows fewer has fewer. `distribution` is the kind, for ucb-sample and for
+sums.
 
 The questions depend on --seed and the pair's id. Paths in `images` are those of the pairs, so keep the rows in the same
 folder, or use --images of the commands that read them.
@@ -57,9 +58,16 @@ folder, or use --images of the commands that read them.
     epilog="See pair-make(1), image-rollout(1), answer-check(1), toolroll-records(5).",
 )
 @click.option(
-    "-n", "--count", type=click.IntRange(min=1), default=4, show_default=True, metavar="N", help="Questions a pair."
+    "-n",
+    "--number",
+    "count",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    metavar="N",
+    help="Questions a pair.",
 )
-@click.option("--ask", default="", metavar="KIND,...", help="Kinds of questions; see NOTES.  [default: all]")
+@click.option("--kinds", "ask", default="", metavar="KIND,...", help="Kinds of questions; see NOTES.  [default: all]")
 @click.option(
     "--which",
     type=click.Choice(["original", "modified"]),
@@ -78,7 +86,7 @@ def main(rows: Rows[Any], *, count: int, ask: str, which: Any, seed: int, log: L
     known = [kind for kinds in KINDS.values() for kind in kinds]
     kinds = [kind.strip() for kind in ask.split(",")] if ask else known
     if strange := [kind for kind in kinds if kind not in known]:
-        raise UsageError(f"no such kind of question: {strange[0]!r}; there are {', '.join(known)}", place="--ask")
+        raise UsageError(f"no such kind of question: {strange[0]!r}; there are {', '.join(known)}", place="--kinds")
     quiz = Quiz(count, kinds, which, seed)
     for row in rows:
         try:

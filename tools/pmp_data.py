@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
-  The validation images of CamVid, segmented and scored:
-    pmp-data camvid:CamVid --split val | pmp-seg --model camvid-model --proposals | pmp-eval --table
-  COCO's instances; a hundred drawn streets:
-    pmp-data coco:instances_val2017.json --images val2017 -o val.jsonl
-    pmp-data streets:7 -n 100 --size 320x240 --out streets > streets.jsonl
+  Drawn streets, segmented and scored:
+    pmp-data streets:7 -n 2 --size 160x128 --out streets -o rows.jsonl
+    pmp-seg rows.jsonl | pmp-eval --table
+  The validation images of CamVid, with another model:
+    pmp-data camvid:CAMVID --split val | pmp-seg --model NAME --proposals | pmp-eval --table
+  COCO's instances:
+    pmp-data coco:INSTANCES.json --images PHOTOS -o val.jsonl
 """
 
 NOTES = """
@@ -55,12 +57,19 @@ The first file that is not sound ends the run.
     epilog="See pmp-train(1), pmp-seg(1), pmp-eval(1), toolroll-records(5).",
 )
 @click.argument("name", metavar="NAME", help="The set: see below.")
-@click.option("-n", "count", type=click.IntRange(min=0), metavar="N", help="Images; 100 of drawn ones if unset.")
+@click.option(
+    "-n", "--number", "count", type=click.IntRange(min=0), metavar="N", help="Images; 100 of drawn ones if unset."
+)
 @click.option(
     "--first", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Begin with image N."
 )
 @click.option("--out", metavar="DIR", type=click.Path(), help="Folder for drawn images; made if need be.")
-@click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="coco, rows: where the images are.")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="coco, rows: where the images are; else near the file.",
+)
 @click.option("--split", default="val", show_default=True, metavar="NAME", help="camvid: the folder's part.")
 @click.option(
     "--size", default="160x128", show_default=True, metavar="WxH", help="Size of drawn images, 32x32 to 4096x4096."

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from toolroll.run.loop import Rows
 
 EXAMPLES = """
-  What pmp-seg finds in CamVid's validation images:
-    pmp-data camvid:CamVid | pmp-seg --model camvid-model --proposals | pmp-eval --table
+  What pmp-seg finds in drawn streets:
+    pmp-data streets:7 -n 2 --size 160x128 --out streets -o rows.jsonl
+    pmp-seg rows.jsonl --proposals -o found.jsonl
+    pmp-eval found.jsonl --table
   The same masks by the rule of OVSeg's evaluator, class by class:
     pmp-eval found.jsonl --miou union --by-class --table
 """

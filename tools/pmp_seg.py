@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command
+from toolroll.cli import command, uses_device, uses_images
 from toolroll.errors import RowError, UsageError
 from toolroll.records import field_types, view
 from toolroll.records.segment import PromptedImage, SegmentedImage
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from toolroll.segment.predicting import Predictor
 
 EXAMPLES = """
-  A photo, and a picture of what was found in it:
-    pmp-seg photo.jpg --prompts "sky; road, street; car; tree" --overlay seen > segments.jsonl
-  Rows with `image` and `prompts`; a mask's area as a share of the image:
-    pmp-seg images.jsonl --mode instance --threshold 0.5 | jq -c '.segments[] | [.prompt, .score, .area]'
+  A picture of a drawn street, and what was found in it:
+    pmp-data streets:7 -n 1 --out streets -o rows.jsonl
+    pmp-seg streets/*.png --prompts "sky; road, street; car; tree" --overlay seen > segments.jsonl
+  Rows with `image` and `prompts`; the area of each mask:
+    pmp-seg rows.jsonl --mode instance --threshold 0.5 | jq -c '.segments[] | [.prompt, .score, .area]'
   A Mask2Former trained with prompts, and a CLIP that names its masks again:
-    pmp-seg *.jpg --prompts-file ade20k.txt --model prompted --clip openai/clip-vit-base-patch32 -o found.jsonl
+    pmp-seg PHOTOS/*.jpg --prompts-file ADE20K.txt --model NAME --clip NAME -o found.jsonl
 """
 
 NOTES = """
@@ -42,7 +43,7 @@ changes nothing.
 
 --mode semantic gives every pixel to the class that scores highest there, and each class at most one segment; instance
 makes a segment of each query that is sure of a class; panoptic lays these over each other without overlap. What is
-none of the classes is asked about by --background NAME, as one more class, or in semantic left out where no class
+none of the classes is asked about by --background-class NAME, as one more class, or in semantic left out where no class
 scores above --background-score. Segments with a score below --threshold are left out.
 
 --clip names each mask once more, by its crop, and joins the probabilities: own^(1-W) clip^W, W being --ensemble for
@@ -59,7 +60,7 @@ Photos are turned as their camera says; what is transparent is seen on white. No
 
 
 #: suffixes of files that are images
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".JPG", ".JPEG", ".PNG")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
 @command(
@@ -89,9 +90,11 @@ IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".J
     help="How queries become segments.",
 )
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Lowest score.")
-@click.option("--topk", type=click.IntRange(min=0), default=0, show_default=True, help="Most segments; 0 is all.")
 @click.option(
-    "--background", default="void", show_default=True, metavar="NAME|void", help="One more class, if not void."
+    "--max-segments", type=click.IntRange(min=0), default=0, show_default=True, help="Most segments; 0 is all."
+)
+@click.option(
+    "--background-class", default="void", show_default=True, metavar="NAME|void", help="One more class, if not void."
 )
 @click.option(
     "--background-score",
@@ -118,9 +121,7 @@ IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".J
     metavar="W",
     help="Its weight for classes that the model was trained with.",
 )
-@click.option(
-    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Where images are; else the folder of the rows."
-)
+@uses_images
 @click.option(
     "--save-masks", type=click.Path(), metavar="DIR", help="Write a PNG of the numbers of prompts for each image."
 )
@@ -129,9 +130,7 @@ IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".J
 )
 @click.option("--overwrite", is_flag=True, help="Replace other pictures of the same names.")
 @click.option("--proposals", is_flag=True, help="Write the masks of all queries, too.")
-@click.option(
-    "--device", default="auto", show_default=True, help="auto (the freest GPU, else the CPU), cpu, cuda or cuda:N."
-)
+@uses_device
 def main(
     rows: Rows[Any],
     *,
@@ -159,10 +158,10 @@ def main(
 
     check_apart((output, errors), (prompts_file, *own_files(options["templates"] or ""), *own_files(options["model"])))
 
-    asked = Asked.of(line, prompts_file, options["background"], images)
+    asked = Asked.of(line, prompts_file, options["background_class"], images)
     writer = Writer(
-        options["mode"], options["threshold"], options["topk"], options["background_score"], proposals=proposals,
-        masks=save_masks, overlay=overlay, overwrite=overwrite,
+        options["mode"], options["threshold"], options["max_segments"], options["background_score"],
+        proposals=proposals, masks=save_masks, overlay=overlay, overwrite=overwrite,
     )  # fmt: skip
     predictor: Predictor | None = None
     for row in rows:

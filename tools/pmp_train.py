@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, option_group, uses_seed
+from toolroll.cli import command, option_group, uses_device, uses_seed
 from toolroll.errors import UsageError
 from toolroll.options import GroupedOption
 from toolroll.records import field_types
@@ -25,24 +25,26 @@ if TYPE_CHECKING:
     from toolroll.segment.training import Training
 
 EXAMPLES = """
-  The small model on drawn streets, with and without attention to the prompts:
-    pmp-train --data streets:1 --steps 3000 --out listens > listens.jsonl
-    pmp-train --data streets:1 --steps 3000 --pmp off --out deaf > deaf.jsonl
+  A few updates of the small model on drawn shapes:
+    pmp-train --data shapes:1 --size 64x64 --steps 4 --train-prompts 1-8 --report-every 2 --out little > little.jsonl
+  On drawn streets, with and without attention to the prompts:
+    pmp-train --data streets:1 --steps 3000 --out LISTENS > listens.jsonl
+    pmp-train --data streets:1 --steps 3000 --pmp off --out DEAF > deaf.jsonl
   On CamVid, every image asked for all of its classes:
-    pmp-train --data camvid:CamVid --size 480x352 --train-prompts all --steps 20000 --out camvid-model
+    pmp-train --data camvid:CAMVID --size 480x352 --train-prompts all --steps 20000 --out MODEL
   A Mask2Former of the hub, only the block and the classes; on several GPUs:
     accelerate launch --no-python pmp-train --base facebook/mask2former-swin-tiny-coco-instance --freeze-base \\
-      --data coco:instances_train2017.json --images train2017 --text openai/clip-vit-base-patch32 --templates vild \\
-      --size 640x640 --lr 1e-4 --out prompted
+      --data coco:INSTANCES.json --images PHOTOS --text-encoder openai/clip-vit-base-patch32 --templates vild \\
+      --size 640x640 --lr 1e-4 --out PROMPTED
 """
 
 NOTES = """
-An update takes --batch-size examples. An example is a scene, mirrored, cut and lit at random, and prompts for it:
+An update takes --batch-rows examples. An example is a scene, mirrored, cut and lit at random, and prompts for it:
 some classes that it has are left out with --prompt-drop, others that it has not are asked for in vain, up to the number
 that --train-prompts draws. A model whose prompts never change (--train-prompts all) has no reason to listen to them.
 
 Every query is matched with at most one segment, layer by layer, by the cost 2 (-p) + 5 BCE + 5 dice (scipy); the loss
-is 2 CE + 5 BCE + 5 dice of all layers, and 0.1 of the CE where a query has no segment. Masks of more than --points
+is 2 CE + 5 BCE + 5 dice of all layers, and 0.1 of the CE where a query has no segment. Masks of more than --mask-points
 pixels are compared at so many points, three quarters of them where the model is least sure. --focal: OVSeg's focal loss
 for BCE.
 
@@ -77,12 +79,14 @@ FIRM = frozenset(
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The model's folder.")
 @click.option("--steps", type=click.IntRange(min=1), default=3000, show_default=True, help="Updates in all.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Examples of an update.")
+@click.option("--batch-rows", type=click.IntRange(min=1), default=8, show_default=True, help="Examples of an update.")
 @click.option(
     "--lr", type=click.FloatRange(min=0), default=2e-3, show_default=True, help="Learning rate at its highest."
 )
 @click.option("--weight-decay", type=click.FloatRange(min=0), default=0.05, show_default=True, help="Of AdamW.")
-@click.option("--points", type=click.IntRange(min=16), default=12544, show_default=True, help="Points of large masks.")
+@click.option(
+    "--mask-points", type=click.IntRange(min=16), default=12544, show_default=True, help="Points of large masks."
+)
 @click.option("--focal", is_flag=True, help="Compare masks by the focal loss.")
 @click.option(
     "--save-every",
@@ -100,9 +104,7 @@ FIRM = frozenset(
     metavar="N",
     help="A row every N updates.",
 )
-@click.option(
-    "--device", default="auto", show_default=True, help="auto (the freest GPU, else the CPU), cpu, cuda, cuda:N."
-)
+@uses_device
 @option_group("shape", ModelShape, shape_options(GroupedOption))
 @option_group("data", DataOptions, data_options(GroupedOption))
 @uses_seed
@@ -133,7 +135,7 @@ def _check_apart(shape: ModelShape, data: DataOptions, out: Path, output: str | 
     from toolroll.models.load import own_files
     from toolroll.segment.scenes import source_file
 
-    for option, name in (("--base", shape.base), ("--text", shape.text)):
+    for option, name in (("--base", shape.base), ("--text-encoder", shape.text)):
         if name and same_file(out, name):
             raise UsageError("input and output are the same folder", place=f"{option} {name}")
     read = [source_file(name) for name in data.data]
@@ -176,12 +178,12 @@ def _training(shape: ModelShape, data: DataOptions, log: Log, **options: Any) ->
     about = About(
         made, shape.text, encoder.weights_id, shape.text_tokens, templates, max(wide, high),
         *(IMAGENET if shape.base else ((0.5,) * 3, (0.25,) * 3)), trained=names,
-        training={"data": list(data.data), "steps": options["steps"], "batch_size": options["batch_size"],
+        training={"data": list(data.data), "steps": options["steps"], "batch_rows": options["batch_rows"],
                   "seed": options["seed"], "train_prompts": data.train_prompts},
     )  # fmt: skip
-    weights = Weights(points=options["points"], focal=options["focal"])
+    weights = Weights(points=options["mask_points"], focal=options["focal"])
     plan = Plan(
-        options["steps"], options["batch_size"], options["lr"], weight_decay=options["weight_decay"],
+        options["steps"], options["batch_rows"], options["lr"], weight_decay=options["weight_decay"],
         freeze_base=shape.freeze_base, save_every=options["save_every"], weights=weights,
     )  # fmt: skip
     drawer = Drawer(sets, asking, (wide, high), options["seed"])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from toolroll.cli import command, option_group, uses_seed
+from toolroll.cli import command, option_group, uses_images, uses_seed
 from toolroll.errors import UsageError
 from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
@@ -31,16 +31,19 @@ if TYPE_CHECKING:
     from toolroll.train.update import PolicyUpdate
 
 EXAMPLES = """
-  One pass over a file of rollouts, 128 to an update:
-    policy-train --policy policy --model embedded --lr 1e-5 advantages.jsonl > steps.jsonl
+  One update on answers about pictures; the result is policy/current:
+    pair-make scenes -n 2 --size 96x72 --out pictures -o pairs.jsonl
+    pair-quiz pairs.jsonl -n 1 | image-rollout --samples 4 | answer-check --kind exact |
+      group-advantage --reward-field correct --group-size 4 > train.jsonl
+    policy-train --policy policy --model sprite --lr 1e-5 train.jsonl > steps.jsonl
   A loop of resident processes, each fed by the one before:
-    mkfifo feedback
-    ucb-sample --state ucb --pool pool.jsonl --follow < feedback |
-      rag-rollout --policy policy --follow --samples 8 | step-parse | step-reward | group-advantage |
-      policy-train --policy policy --emit-feedback > feedback
+    mkfifo FEEDBACK
+    ucb-sample --state UCB --pool POOL.jsonl --follow < FEEDBACK |
+      rag-rollout --policy POLICY --follow --samples 8 | step-parse | step-reward | group-advantage |
+      policy-train --policy POLICY --emit-feedback > FEEDBACK
   HiPRAG's settings for PPO:
-    policy-train --policy policy --algo ppo --batch-rows 512 --mini-batch 256 --kl-coef .001 --reference base \\
-      --entropy-coef .001 --warmup .285 --critic-warmup .015 --total-steps 1005 scored.jsonl
+    policy-train --policy POLICY --algo ppo --batch-rows 512 --mini-batch 256 --kl-coef .001 --reference base \\
+      --entropy-coef .001 --warmup .285 --critic-warmup .015 --total-steps 1005 SCORED.jsonl
 """
 
 NOTES = """
@@ -54,10 +57,10 @@ advantages or the critic's loss. (HiPRAG's released code leaves them in the whit
 the reward is paid at the last token the model wrote.
 
 The same command goes on after a kill: rows that a checkpoint has seen (the last 1,000,000) are skipped, once for each
-time they came, and the weights come out as if nothing had happened. With -o FILE add --resume, or use --steps, for a
-curve without gaps. SIGUSR1 and SIGTERM end the run after the update in hand, with exit code 75. At most --publish
-updates are lost to a kill -9. Checkpoints have the weights in float32, so a published version of less precision
-changes nothing about training.
+time they came, and the weights come out as if nothing had happened. With -o FILE add --resume, or use --steps-file, for
+a curve without gaps. SIGUSR1 and SIGTERM end the run after the update in hand, with exit code 75. At most --publish
+updates are lost to a kill -9. Checkpoints have the weights in float32, so a published version of less precision changes
+nothing about training.
 
 An image-text model is trained on rows with `images`: `prompt` is the text that its processor was given, and has to give
 `prompt_ids` again. Not with --algo ppo.
@@ -132,19 +135,16 @@ _FREE = frozenset(["images", "device", "micro_tokens", "gradient_checkpointing",
     show_default=True,
     help="A longer row: leave it out and count it, or treat it as one that cannot be processed.",
 )
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where the rows' images are; else the folder of the rows.",
-)
+@uses_images
 @click.option(
     "--reference",
     metavar="NAME",
     help="The model --kl-coef holds the policy to. Without it: with --lora the base, else the rows' `ref_logprobs`.",
 )
 @click.option("--emit-feedback", is_flag=True, help="Write what ucb-sample and ucb-update read, not a row an update.")
-@click.option("--steps", type=click.Path(path_type=Path), metavar="FILE", help="Also keep a row an update in FILE.")
+@click.option(
+    "--steps-file", type=click.Path(path_type=Path), metavar="FILE", help="Also keep a row an update in FILE."
+)
 @click.option("--timings", is_flag=True, help="Say how long each update took (train_s).")
 @click.option("--again", is_flag=True, help="Train again on rows that were trained on before.")
 @option_group("objective", Objective, objective_options(GroupedOption))
@@ -152,7 +152,7 @@ _FREE = frozenset(["images", "device", "micro_tokens", "gradient_checkpointing",
 @option_group("training", TrainOptions, train_options(GroupedOption, lr=1e-6))
 @uses_seed
 def main(
-    rows: Rows[Any], *, emit_feedback: bool, steps: Path | None, timings: bool, log: Log, **options: Any
+    rows: Rows[Any], *, emit_feedback: bool, steps_file: Path | None, timings: bool, log: Log, **options: Any
 ) -> Iterator[dict[str, Any]]:
     """Update a policy on rollouts with advantages, and publish it.
 
@@ -174,7 +174,7 @@ def main(
         demands = Demands(objective, session.trainer.vocabulary, ref_logprobs, processor)
         limits = {name: options[name] for name in ("max_stale", "max_tokens", "on_long", "on_partial", "images")}
         feed = Feed(rows, options["batch_rows"], session.consumed, demands, session.step, **limits)
-        steps_file = StepsFile(steps if session.team.is_main else None, session.step, session.last.get("row"))
+        curve = StepsFile(steps_file if session.team.is_main else None, session.step, session.last.get("row"))
         if session.last and session.team.is_main:
             yield from _unsaid(rows, session.last, emit_feedback=emit_feedback)
         for batch in session.team.stream(feed):
@@ -190,12 +190,12 @@ def main(
                 session.last = {"row": row, "feedback": feedback}
                 if session.step % publishing.publish == 0:
                     session.save()
-                steps_file.write(row)
+                curve.write(row)
             if emit_feedback:
                 yield from [*feedback, {"draws": batch.draws}]
             elif row:
                 yield row
-    steps_file.close()
+    curve.close()
     _tell(log, feed)
 
 

@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     from toolroll.run.loop import Rows
 
 EXAMPLES = """
-  BM25 over a corpus of JSON lines, then search it:
-    rag-index corpus.jsonl.gz index/
-    rag-rollout questions.jsonl --retriever bm25:index/
+  BM25 over the passages that come with the commands:
+    rag-index "$(toolroll --data-path)/hotpotqa/corpus.jsonl.gz" index/
   Vectors of an encoder instead, as Search-R1 makes them:
-    rag-index --kind dense --encoder intfloat/e5-base-v2 --query-prefix 'query: ' --passage-prefix 'passage: ' \\
-      corpus.jsonl e5/
+    rag-index --kind dense --encoder NAME --query-prefix 'query: ' --passage-prefix 'passage: ' CORPUS.jsonl e5/
 """
 
 
@@ -35,12 +33,19 @@ EXAMPLES = """
     reducer=True,
     epilog="See rag-serve(1), rag-rollout(1), toolroll-records(5).",
 )
-@click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...", help="The corpus; - is stdin.")
-@click.argument("directory", type=click.Path(path_type=Path), help="Folder of the new index; it appears when complete.")
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(), metavar="FILE...", help="The corpus, JSON lines; - is stdin."
+)
+@click.argument(
+    "directory",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the new index; it appears when complete.",
+)
 @click.option(
     "--kind", type=click.Choice(["bm25", "dense"]), default="bm25", show_default=True, help="Words or vectors."
 )
-@click.option("--replace", is_flag=True, help="Replace an index that is there already.")
+@click.option("--overwrite", "replace", is_flag=True, help="Replace an index that is there already.")
 @click.option(
     "--k1",
     type=click.FloatRange(min=0),

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
-  Answer questions with the embedded model and a BM25 index:
-    rag-rollout questions.jsonl --retriever bm25:index/ --constrain -o rollouts.jsonl
+  Answer a question with the embedded model and a BM25 index:
+    rag-index "$(toolroll --data-path)/hotpotqa/corpus.jsonl.gz" index/
+    head -n 1 "$(toolroll --data-path)/hotpotqa/questions.jsonl" |
+      rag-rollout --retriever bm25:index/ --constrain --max-steps 1 --field-tokens 12 -o rollouts.jsonl
   Five samples a question from a model behind a server, with Search-R1's retriever:
-    rag-rollout questions.jsonl --samples 5 --base-url http://127.0.0.1:8000/v1 --model Qwen2.5-3B \\
+    rag-rollout QUESTIONS.jsonl --samples 5 --base-url http://127.0.0.1:8000/v1 --model NAME \\
       --retriever http://127.0.0.1:8001/retrieve
 """
 
@@ -73,9 +75,12 @@ Back ends: transformers and, once, vLLM's CPU build were run here. Nothing was r
     help="Where passages come from: bm25:DIR, dense:DIR, faiss:DIR, http:URL (Search-R1's protocol), flashrag:URL, "
     "replay:FILE, none.",
 )
-@click.option("--topk", type=click.IntRange(min=1), default=3, show_default=True, help="Passages a search.")
+@click.option("--passages", "topk", type=click.IntRange(min=1), default=3, show_default=True, help="Passages a search.")
 @click.option(
-    "--search-cache", metavar="FILE", help="Keep searches on disk here, for other samples, runs and commands."
+    "--search-cache",
+    type=click.Path(),
+    metavar="FILE",
+    help="Keep searches on disk here, for other samples, runs and commands.",
 )
 @click.option(
     "--search-timeout",
@@ -166,7 +171,7 @@ Back ends: transformers and, once, vLLM's CPU build were run here. Nothing was r
     type=click.IntRange(min=1),
     default=128,
     show_default=True,
-    help="With --closed-book: longest answer, in tokens.",
+    help="With --closed-book: longest such answer, in tokens.",
 )
 @click.option(
     "--timings",

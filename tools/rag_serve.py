@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   Serve an index where Search-R1 and verl look for it, and ask it:
-    rag-serve bm25:index/ --port 8000 &
-    curl -s localhost:8000/retrieve -d '{"queries":["capital of France"],"topk":2,"return_scores":true}'
+    rag-index "$(toolroll --data-path)/hotpotqa/corpus.jsonl.gz" index/
+    rag-serve bm25:index/ --port 8765 &
+    curl -s --retry 30 --retry-connrefused --retry-delay 1 localhost:8765/retrieve \\
+      -d '{"queries": ["capital of France"], "topk": 2, "return_scores": true}'
 """
 
 
@@ -37,14 +39,37 @@ EXAMPLES = """
     help="Port; 0 takes any free one and says which.",
 )
 @click.option(
-    "--topk", type=click.IntRange(min=1), default=3, show_default=True, help="Passages when a request does not say."
+    "--passages",
+    "topk",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Passages when a request does not say.",
 )
 @click.option(
-    "--max-topk", type=click.IntRange(min=1), default=1000, show_default=True, help="Requests for more are refused."
+    "--max-passages",
+    "max_topk",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Requests for more are refused.",
 )
-@click.option("--cache", metavar="FILE", help="Keep searches on disk here.")
+@click.option(
+    "--search-cache",
+    type=click.Path(),
+    metavar="FILE",
+    help="Keep searches on disk here, for other samples, runs and commands.",
+)
 def main(
-    *, retriever: str, host: str, port: int, topk: int, max_topk: int, cache: str | None, log: Log, stop: StopFlag
+    *,
+    retriever: str,
+    host: str,
+    port: int,
+    topk: int,
+    max_topk: int,
+    search_cache: str | None,
+    log: Log,
+    stop: StopFlag,
 ) -> None:
     """Answer searches over HTTP, in the protocols that RAG trainers speak.
 
@@ -56,8 +81,8 @@ def main(
     from toolroll.rag.serve import serve
 
     source = open_retriever(retriever)
-    if cache is not None:
-        source = CachedRetriever(source, Cache(cache))
+    if search_cache is not None:
+        source = CachedRetriever(source, Cache(search_cache))
     try:
         with serve(source, host, port, topk=topk, max_topk=max_topk, on_error=log.warn) as server:
             log.note(f"listening on {server.url}")

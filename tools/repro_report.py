@@ -25,16 +25,19 @@ if TYPE_CHECKING:
     from toolroll.run.loop import Rows
 
 EXAMPLES = """
-  Run a model under several configurations, and see how far it is the same model:
-    layercast-run prompts.jsonl --grid batch=1,8,16 precision=bf16,fp32 -o runs.jsonl
-    repro-report --table runs.jsonl
+  Answers of one model in batches of two sizes:
+    printf '{"id": "q", "config": {"batch_size": %s}, "tokens": [5, %s], "top1_prob": [0.9, 0.5]}\\n' 1 7 2 8 > b.jsonl
+    repro-report --table b.jsonl
+  Run a model, and see how far it is the same model:
+    layercast-run PROMPTS.jsonl --grid batch=1,8,16 precision=bf16,fp32 -o RUNS.jsonl
+    repro-report --table RUNS.jsonl
   Pictures, and a page on which the answers stand side by side from where they part:
-    repro-report runs.jsonl --plot runs.png --html runs.html --tokenizer embedded
+    repro-report RUNS.jsonl --plot runs.png --html runs.html --tokenizer embedded
   Two runs of the same configuration:
-    repro-report --by-file monday.jsonl tuesday.jsonl
+    repro-report --by-file MONDAY.jsonl TUESDAY.jsonl
   The outputs of vLLM's batches, and the tensors that the paper's authors save:
-    repro-report batch_size=1.jsonl batch_size=16.jsonl
-    repro-report outputs/vllm_main/*/*/*/*.pt
+    repro-report BATCH-1.jsonl BATCH-16.jsonl
+    repro-report OUTPUTS/vllm_main/*/*/*/*.pt
 """
 
 NOTES = """

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, option_group, uses_model, uses_policy, uses_seed
+from toolroll.cli import command, declares, option_group, uses_images, uses_model, uses_policy, uses_seed
 from toolroll.models.options import ModelOptions, PolicyOptions, SamplingOptions, sampling_options
+from toolroll.models.single_options import length_option
 from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.spygame import SpyGame, SpyPair
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
-  The paper's game, with the embedded image-text model on all seats:
-    pair-make scenes -n 8 --out images -o pairs.jsonl
-    spy-game --response-tokens 60 pairs.jsonl -o games.jsonl
-  The game of the paper's code; a policy in training is the spy, the model it began as the others:
-    spy-game --preset code --prompts short --policy policy --civ-model sprite pairs.jsonl > games.jsonl
   Without a model, to see how it goes:
+    pair-make scenes -n 2 --size 96x72 --out images -o pairs.jsonl
     spy-game --model rules --spy-image modified pairs.jsonl | spy-stats --table
+  A short game of the embedded image-text model on all seats:
+    head -n 1 pairs.jsonl | spy-game --civilians 2 --rounds 1 --voters all --response-tokens 12 -o games.jsonl
+  The game of the paper's code; a policy in training is the spy, the model it began as the others:
+    spy-game --preset code --wording short --policy POLICY --civ-model sprite PAIRS.jsonl > against.jsonl
   Rows to train on:
-    spy-game --turns pairs.jsonl | spy-reward --advantages > train.jsonl
+    spy-game --model rules --turns pairs.jsonl | spy-reward --advantages > train.jsonl
 """
 
 NOTES = """
@@ -54,7 +55,7 @@ An earlier version of the paper has the modified image for the spy; its tables h
 all see one image. A pair whose edit was `blank` is played as with --spy-image blank, for which a white image of the
 same size is put beside the first one, or into --blanks.
 
-All prompts are in our words; which the authors have for charts and photos, they do not say. --prompts short says
+All prompts are in our words; which the authors have for charts and photos, they do not say. --wording short says
 little, for small models. What a template of your own, --clue-prompt and --vote-prompt, may name: {player}, {players},
 {round}, {rounds}, {role} (spy, civilian, judge), {role_text}, {difference} (how the odd picture differs), {said} (the
 clues so far), {examples}. Write {{ and }} for braces: \\boxed{{}}.
@@ -139,7 +140,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
     help="How models get the pictures; auto: as images if they take them.",
 )
 @click.option(
-    "--prompts",
+    "--wording",
     type=click.Choice(["auto", "full", "short"]),
     default="auto",
     show_default=True,
@@ -163,11 +164,9 @@ _PRESETS: dict[str, dict[str, Any]] = {
     show_default=True,
     help="Who wins when no player has more votes than any other.",
 )
-@click.option("--response-tokens", type=click.IntRange(min=1), default=1024, show_default=True, help="Longest answer.")
+@declares(length_option(GroupedOption, 1024))
 @click.option("--turns", "as_turns", is_flag=True, help="Write a row for each turn instead of one for each game.")
-@click.option(
-    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Where images are; else the folder of the rows."
-)
+@uses_images
 @click.option(
     "--blanks",
     type=click.Path(path_type=Path),
@@ -219,8 +218,8 @@ def main(
     chosen = {name: value if options[name] is None else options[name] for name, value in _PRESETS[preset].items()}
     files = (options["clue_prompt"], options["vote_prompt"])
     played = {"sprite" if name == "embedded" else name for name in (spy_model or model.model, civ_model or model.model)}
-    sprites = policy is None and played - {"rules"} == {"sprite"}
-    short = options["prompts"] == "short" or (options["prompts"] == "auto" and sprites)
+    sprites = policy.policy is None and played - {"rules"} == {"sprite"}
+    short = options["wording"] == "short" or (options["wording"] == "auto" and sprites)
     ours = (game.CLUE, game.VOTE) if short else (None, None)
     texts = [read_template(file) if file is not None else text for file, text in zip(files, ours, strict=True)]
     session = Session(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from toolroll.cli import command
+from toolroll.cli import command, uses_images
 from toolroll.errors import RowError
 from toolroll.records import field_types, view
 from toolroll.records.spygame import SpyGame, SpyPair, SpyTurn, SpyTurnRow, SpyVote
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
     from toolroll.run.loop import Rows
 
 EXAMPLES = """
-  A page to open in a browser:
+  A page about a game without a model, to open in a browser:
+    pair-make scenes -n 1 --size 96x72 --out . | spy-game --model rules --spy-image modified -o games.jsonl
     spy-replay games.jsonl > games.html
   With what clues and votes were worth:
-    spy-reward --advantages games.jsonl | spy-replay --images . > games.html
-  A game without a model:
-    pair-make scenes -n 1 --out . | spy-game --model rules --spy-image modified | spy-replay -o game.html
+    spy-reward --advantages games.jsonl | spy-replay --images . > worth.html
 """
 
 NOTES = """
@@ -84,9 +83,7 @@ class _Failed(msgspec.Struct):
     sees_errors=True,
     epilog="See spy-game(1), spy-reward(1), spy-stats(1), toolroll-records(5).",
 )
-@click.option(
-    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Where images are; else the folder of the rows."
-)
+@uses_images
 @click.option("--no-images", is_flag=True, help="A page without pictures.")
 @click.option(
     "--shown",

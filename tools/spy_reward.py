@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   What games were worth:
+    pair-make scenes -n 2 --size 96x72 --out images -o pairs.jsonl
+    spy-game --model rules --spy-image modified pairs.jsonl -o games.jsonl
     spy-reward games.jsonl > rewarded.jsonl
   Rows to train on, one a clue, each role's clues against its own running mean, kept from one run to the next:
     spy-reward --turns --stage clue --advantages --state roles.json games.jsonl > train.jsonl
   The same of rows that are turns already, with the authors' numbers:
-    spy-game --turns pairs.jsonl | spy-reward --preset code --advantages > train.jsonl
+    spy-game --model rules --turns pairs.jsonl | spy-reward --preset code --advantages > turns.jsonl
 """
 
 NOTES = """

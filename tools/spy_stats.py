@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   All games of an iteration, for spy-switch:
+    pair-make scenes -n 2 --size 96x72 --out images |
+      spy-game --model rules --spy-image modified -o games.jsonl
     spy-stats games.jsonl | spy-switch --state stage.json
   Win rates of a policy against the model that it began as, on either side:
-    spy-stats --by spy_model,civ_model --table as-spy.jsonl as-civilians.jsonl
+    spy-stats --by spy_model,civ_model --table AS-SPY.jsonl AS-CIVILIANS.jsonl
   Iteration by iteration, where rows say of which they are:
-    spy-stats --by step games.jsonl
+    spy-stats --by step GAMES.jsonl
 """
 
 NOTES = """

@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from toolroll.spygame.switch import Switch
 
 EXAMPLES = """
-  After each iteration of a training loop, by the games it was trained on:
-    spy-stats games.jsonl | spy-switch --state stage.json | jq -r .stage
-  The same by games that were held out:
-    spy-stats held-out.jsonl | spy-switch --state stage.json | jq -r .stage
+  After each iteration of a training loop, by its accuracy and its share of N/A:
+    printf '{"step": %s, "accuracy": %s, "na_share": 0.05}\\n' 1 0.7 2 0.95 3 0.97 | spy-switch --state stage.json
   Where it stands, before the first iteration or later:
     spy-switch --state stage.json --current < /dev/null
+  By the games it was trained on, or by others:
+    spy-stats GAMES.jsonl | spy-switch --state stage.json | jq -r .stage
 """
 
 NOTES = """
 A row is an iteration: `accuracy`, the share of games in which the spy got more votes than any other, and `na_share`,
 the share of votes for nobody, as spy-stats writes them. Both are averaged, e <- rho e + (1 - rho) x from e = 0.
-Training begins with decisions (--start).
+Training begins with decisions (--first-stage).
 
 --rule threshold: from decisions to clues when the average accuracy is at least --clue-accuracy and that of N/A at most
 --clue-na; back when 1 minus the average accuracy is at least --decision-error or that of N/A at least --decision-na;
@@ -69,10 +69,19 @@ _SHARE = click.FloatRange(0, 1)
     epilog="See spy-stats(1), spy-reward(1), policy-train(1), toolroll-records(5).",
 )
 @click.option(
-    "--rule", type=click.Choice(["threshold", "cycle"]), default="threshold", show_default=True, help="See NOTES."
+    "--rule",
+    type=click.Choice(["threshold", "cycle"]),
+    default="threshold",
+    show_default=True,
+    help="When to switch. threshold: by accuracy and N/A; cycle: after so many iterations. See NOTES.",
 )
 @click.option(
-    "--start", type=click.Choice(["decision", "clue"]), default="decision", show_default=True, help="The first stage."
+    "--first-stage",
+    "start",
+    type=click.Choice(["decision", "clue"]),
+    default="decision",
+    show_default=True,
+    help="The stage that training begins with.",
 )
 @click.option(
     "--rho",
@@ -138,7 +147,7 @@ def _begun(options: dict[str, Any], state: Path | None) -> Switch:
         return Switch.begun(rule)
     try:
         return Switch.resumed(json.loads(state.read_bytes()), rule)
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ToolrollError("no state of spy-switch", place=str(state)) from error
     except ToolrollError as error:
         raise ToolrollError(error.why, place=str(state)) from error

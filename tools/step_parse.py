@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from toolroll.rag.parse import Strictness
 
 EXAMPLES = """
+  What a trajectory is made of:
+    echo '{"id": "q1", "response": "<think><step><reasoning>I know it.</reasoning><conclusion>Paris.</conclusion></step>
+      </think><answer>Paris</answer>"}' | tr -d '\\n' | step-parse
   Parse rollouts, keep the well-formed ones:
-    step-parse rollouts.jsonl | jq -c 'select(.format_valid)'
+    step-parse ROLLOUTS.jsonl | jq -c 'select(.format_valid)'
   Which checks would the authors' training code have failed?
-    step-parse --strictness release rollouts.jsonl | jq -c '.format_problems'
+    step-parse --strictness release ROLLOUTS.jsonl | jq -c '.format_problems'
 """
 
 NOTES = """

@@ -24,15 +24,17 @@ if TYPE_CHECKING:
     from toolroll.run.loop import Rows
 
 EXAMPLES = """
-  Rewards without any model; steps without a search are looked up in an index:
-    step-parse rollouts.jsonl | step-reward --retriever bm25:index/ > scored.jsonl
-  The judges of the paper, behind a server; refuse to go on when a tenth of the verdicts is missing:
-    step-reward parsed.jsonl --judge openai --base-url http://127.0.0.1:8000/v1 --cache verdicts.db --max-unknown 0.1
-  Record verdicts, correct them by hand, score again:
-    step-reward parsed.jsonl --retriever bm25:index/ --judge-all --save-verdicts verdicts.jsonl > first.jsonl
-    step-reward parsed.jsonl --judge replay --judge-all --replay verdicts.jsonl > second.jsonl
   Outcome and format alone, as Search-R1 pays:
-    step-reward parsed.jsonl --reward search-r1
+    echo '{"id": "q1", "response": "<think></think><answer>Paris</answer>", "golden_answers": ["Paris"]}' |
+      step-reward --reward search-r1
+  Rewards without any model; steps without a search are looked up in an index:
+    step-parse ROLLOUTS.jsonl | step-reward --retriever bm25:INDEX > scored.jsonl
+  The judges of the paper, behind a server; refuse to go on when a tenth of the verdicts is missing:
+    step-reward PARSED.jsonl --judge openai --base-url http://127.0.0.1:8000/v1 --judge-cache verdicts.db \\
+      --max-unknown 0.1
+  Record verdicts, correct them by hand, score again:
+    step-reward PARSED.jsonl --retriever bm25:INDEX --judge-all --save-verdicts verdicts.jsonl > first.jsonl
+    step-reward PARSED.jsonl --judge replay --judge-all --replay VERDICTS.jsonl > second.jsonl
 """
 
 NOTES = """
@@ -171,7 +173,12 @@ _READS = msgspec.defstruct(
     help="evidence: least share of a conclusion's words and numbers that must stand in one passage.",
 )
 @click.option(
-    "--topk", type=click.IntRange(min=1), default=5, show_default=True, help="evidence, nli: passages a search."
+    "--passages",
+    "topk",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="evidence, nli: passages a search.",
 )
 @click.option(
     "--min-mass",
@@ -198,7 +205,10 @@ _READS = msgspec.defstruct(
     "--save-verdicts", type=click.Path(path_type=Path), metavar="FILE", help="Append every verdict with its texts here."
 )
 @click.option(
-    "--cache", type=click.Path(path_type=Path), metavar="FILE", help="Keep verdicts, searches and re-answers here."
+    "--judge-cache",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep verdicts, searches and re-answers here.",
 )
 @click.option("--reanswer", is_flag=True, help="Ask --policy each query without passages now, instead of the row.")
 @click.option(
@@ -209,7 +219,7 @@ _READS = msgspec.defstruct(
     type=click.IntRange(min=1),
     default=128,
     show_default=True,
-    help="--reanswer: longest answer, in tokens.",
+    help="With --reanswer: longest such answer, in tokens.",
 )
 @uses_seed
 @uses_sampling

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   A table of scored rollouts, a row a data set and one over all:
+    echo '{"id": "q1", "response": "<think></think><answer>Paris</answer>", "golden_answers": ["Paris"]}' |
+      step-reward --reward search-r1 > scored.jsonl
     step-stats --table scored.jsonl
   Over- and under-search rates need verdicts about all trajectories:
-    step-reward parsed.jsonl --retriever bm25:index/ --judge-all | step-stats | jq -c '[.data_source, .osr, .usr]'
+    step-reward PARSED.jsonl --retriever bm25:INDEX --judge-all | step-stats | jq -c '[.data_source, .osr, .usr]'
 """
 
 NOTES = """

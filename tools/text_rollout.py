@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, uses_model, uses_policy, uses_prompt, uses_sampling, uses_seed
+from toolroll.cli import command, declares, uses_model, uses_policy, uses_prompt, uses_sampling, uses_seed
 from toolroll.errors import UsageError
 from toolroll.models.options import ModelOptions, PolicyOptions, PromptOptions, SamplingOptions
+from toolroll.models.single_options import length_option, prefill_option, stop_option
+from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.rollouts import Prompt, Trajectory
 
@@ -26,12 +28,12 @@ if TYPE_CHECKING:
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
-  Four answers to each prompt, with the embedded model:
-    text-rollout prompts.jsonl --samples 4 --response-tokens 64 -o rollouts.jsonl
+  Two short answers of the embedded model:
+    echo '{"id": "sky", "prompt": "Why is the sky blue?"}' | text-rollout --samples 2 --response-tokens 8
   Prompts made from the fields of rows, answers that begin as they should:
-    text-rollout puzzles.jsonl --prompt-file prompt.txt --prefill 'Answer:' --stop '</answer>'
+    text-rollout PUZZLES.jsonl --prompt-file PROMPT.txt --prefill 'Answer:' --stop '</answer>'
   In a training loop, with the newest version of the policy:
-    text-rollout --policy policy --follow --samples 8 < prompts.fifo
+    text-rollout --policy POLICY --follow --samples 8 < PROMPTS
 """
 
 NOTES = """
@@ -67,16 +69,10 @@ An id and a sample determine an answer's seed, so order, batches, shards and res
     epilog="See rag-rollout(1), group-advantage(1), policy-train(1), toolroll-records(5).",
 )
 @uses_prompt
-@click.option("--prefill", default="", metavar="TEXT", help="What every answer begins with; the model goes on from it.")
+@declares(prefill_option(GroupedOption))
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Answers a prompt.")
-@click.option(
-    "--response-tokens",
-    type=click.IntRange(min=1),
-    default=512,
-    show_default=True,
-    help="Longest answer, in tokens, without the text of --prefill.",
-)
-@click.option("--stop", "stops", multiple=True, metavar="TEXT", help="End an answer behind this text. Repeatable.")
+@declares(length_option(GroupedOption, 512, ", without the text of --prefill"))
+@declares(stop_option(GroupedOption))
 @uses_seed
 @uses_sampling
 @uses_policy

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, option_group
-from toolroll.curriculum.options import MakeOptions, StateOptions, make_options, state_options
+from toolroll.cli import command, declares, option_group
+from toolroll.curriculum.options import (
+    MakeOptions,
+    StateOptions,
+    freeze_option,
+    make_options,
+    new_arms_option,
+    state_options,
+)
 from toolroll.errors import RowError, UsageError
 from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
@@ -27,12 +34,13 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   Make a state whose arms are the distributions of a pool, once:
+    kk-make --people 2,3 -n 20 -o pool.jsonl
     ucb-sample --state ucb --init --arms pool.jsonl
   Draw a batch of tasks, train on it, tell what came of it:
-    ucb-sample --state ucb --pool pool.jsonl -n 128 > batch.jsonl
-    ucb-update --state ucb feedback.jsonl
-  Stay, and answer each {"draws": 128} that comes with the feedback of a step:
-    ucb-sample --state ucb --pool pool.jsonl --follow < feedback
+    ucb-sample --state ucb --pool pool.jsonl -n 8 > batch.jsonl
+    jq -c '{id, draw, distribution, advantages: [1, -1]}' batch.jsonl | ucb-update --state ucb
+  Stay, and answer each {"draws": 8} that comes with the feedback of a step:
+    echo '{"draws": 8}' | ucb-sample --state ucb --pool pool.jsonl -n 0 --follow > next.jsonl
 """
 
 NOTES = """
@@ -91,6 +99,7 @@ for a damaged state, as for every failure.
 @option_group("where", StateOptions, state_options(GroupedOption))
 @click.option(
     "-n",
+    "--number",
     "count_",
     type=click.IntRange(min=0),
     metavar="N",
@@ -110,14 +119,8 @@ for a damaged state, as for every failure.
     show_default=True,
     help="Whether a task may come again before all others of its arm came.",
 )
-@click.option("--freeze", multiple=True, metavar="ARM", help="Do not draw this arm for now; may be given again.")
-@click.option(
-    "--new-arms",
-    type=click.Choice(["add", "refuse", "skip"]),
-    default="refuse",
-    show_default=True,
-    help="With --follow, feedback about an unknown arm: take the arm in; a bad row; leave the row out.",
-)
+@declares(freeze_option(GroupedOption))
+@declares(new_arms_option(GroupedOption))
 @click.option("--add-arm", multiple=True, metavar="NAME", help="Take in a new arm; may be given again.")
 @click.option("--init", is_flag=True, help="Make the state; nothing is done if it is there with the same settings.")
 @option_group("make", MakeOptions, make_options(GroupedOption))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, offers_table, option_group
-from toolroll.curriculum.options import StateOptions, state_options
+from toolroll.cli import command, declares, offers_table, option_group
+from toolroll.curriculum.options import StateOptions, freeze_option, state_options
 from toolroll.errors import UsageError
 from toolroll.options import GroupedOption
 from toolroll.records import field_types
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   A table of the arms, with what their scores are made of:
+    ucb-sample --state ucb --init --arm easy --arm hard
+    echo '{"id": "b1", "distribution": "easy", "advantages": [1, -1, 0.5, -0.5]}' | ucb-update --state ucb
     ucb-stats --state ucb --explain --table
   A picture of how the probabilities went:
     ucb-stats --state ucb --plot schedule.png
@@ -33,7 +35,7 @@ Arms stand in the order of their names. `ucb` is what the softmax is taken of: u
 uniform, fixed and adarft do not use it. With --normalise the mean absolute advantage in it is over the largest one.
 
 --history prints a row for each batch of feedback and arm, computed anew from the journal; before the point where
-ucb-update --compact cut it down, from what was kept then. --plot draws the same. --replay reads the whole journal,
+ucb-update --compact cut it down, from what was kept then. --plot draws the same. --verify reads the whole journal,
 checks that it leads to the very state that the snapshot does, bit by bit, and fails where it does not.
 
 This command only reads, takes no lock, and may run while others write.
@@ -59,8 +61,8 @@ This command only reads, takes no lock, and may run while others write.
 @click.option(
     "--plot", type=click.Path(), metavar="FILE", help="Draw the probabilities over the steps (.png, .svg, .pdf)."
 )
-@click.option("--replay", is_flag=True, help="Check that the whole journal leads to this state.")
-@click.option("--freeze", multiple=True, metavar="ARM", help="As for ucb-sample; may be given again.")
+@click.option("--verify", is_flag=True, help="Check that the whole journal leads to this state.")
+@declares(freeze_option(GroupedOption))
 @offers_table
 def main(
     *,
@@ -68,7 +70,7 @@ def main(
     explain: bool,
     history: bool,
     plot: str | None,
-    replay: bool,
+    verify: bool,
     freeze: tuple[str, ...],
     log: Log,
 ) -> Iterator[dict[str, Any]]:
@@ -83,7 +85,7 @@ def main(
     frozen = frozenset(freeze)
     if unknown := sorted(frozen - set(state.bandit.arms)):
         raise UsageError(f"no arm is named {unknown[0]!r}", place="--freeze")
-    if replay:
+    if verify:
         check_replay(state)
         log.note("the journal leads to this state")
     if plot is not None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, option_group
-from toolroll.curriculum.options import StateOptions, state_options
+from toolroll.cli import command, declares, option_group
+from toolroll.curriculum.options import StateOptions, new_arms_option, state_options
 from toolroll.errors import RowError, UsageError
 from toolroll.options import GroupedOption
 from toolroll.records import view
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   Tell what came of a step:
-    ucb-update --state ucb feedback.jsonl
+    ucb-sample --state ucb --init --arm easy --arm hard
+    echo '{"id": "b1", "distribution": "easy", "advantages": [1, -1, 0.5, -0.5]}' | ucb-update --state ucb
   From rollouts with rewards, the samples of a prompt next to each other:
-    step-reward parsed.jsonl | ucb-update --state ucb --from-rewards
+    step-reward PARSED.jsonl | ucb-update --state UCB --from-rewards
 """
 
 NOTES = """
@@ -86,13 +87,7 @@ unknown arms, and the number of batches the state has seen, state_seq.
     metavar="FIELD",
     help="With --from-rewards: the field samples of a prompt share.",
 )
-@click.option(
-    "--new-arms",
-    type=click.Choice(["add", "refuse", "skip"]),
-    default="refuse",
-    show_default=True,
-    help="A row about an unknown arm: take the arm in; a bad row; leave the row out.",
-)
+@declares(new_arms_option(GroupedOption))
 @click.option("--follow", is_flag=True, help="Count rows as soon as there is nothing more to read for the moment.")
 @click.option("--compact", is_flag=True, help="Then cut the journal down; the history of probabilities is kept.")
 def main(

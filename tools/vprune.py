@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, option_group, uses_prompt, uses_seed
+from toolroll.cli import command, declares, option_group, uses_prompt, uses_seed
 from toolroll.errors import RowError
-from toolroll.models.options import PromptOptions, SamplingOptions, sampling_options
+from toolroll.models.options import (
+    IMAGE_TEXT_MODEL,
+    LocalOptions,
+    PromptOptions,
+    SamplingOptions,
+    local_options,
+    sampling_options,
+)
+from toolroll.models.single_options import length_option
 from toolroll.options import GroupedOption
-from toolroll.pruning.options import PlanOptions, RunOptions, plan_options, run_options
+from toolroll.pruning.options import PlanOptions, pairs_option, plan_options
 from toolroll.records import field_types, view
 from toolroll.records.pruning import PrunedAnswer, VisualPrompt
 
@@ -27,13 +35,16 @@ if TYPE_CHECKING:
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
-  Half of the neurons, half of the layers, and a window:
-    vprune questions.jsonl --model llava-hf/llava-1.5-7b-hf --window 5 --ffn 2 --cut 16 -o answers.jsonl
-  A plan that vprune-plan chose, beside the dense model:
-    vprune questions.jsonl --model llava --plan plan.json --compare |
+  The embedded model with a window, half of the neurons, and a cut, beside itself whole:
+    pair-make scenes -n 2 --size 96x72 --out pictures -o pairs.jsonl
+    pair-quiz pairs.jsonl -n 1 -o questions.jsonl
+    vprune questions.jsonl --window 5 --ffn 2 --cut 2 --response-tokens 8 --compare -o answers.jsonl
+    jq -c '[.id, .response, .dense_response, .visual_ratio]' answers.jsonl
+  A plan that vprune-plan chose, and what it saves:
+    vprune QUESTIONS.jsonl --model NAME --plan PLAN.json --compare --timings |
       jq -c '[.id, .response, .dense_response, .ttft_ms / .dense_ttft_ms]'
   A checkpoint of the authors, with their mask:
-    vprune questions.jsonl --model yopo-7b --heads 7b_16.npy --window 5 --no-window-causal --ffn 2 --cut 16
+    vprune QUESTIONS.jsonl --model NAME --heads MASK.npy --window 5 --no-window-causal --ffn 2 --cut 16
 """
 
 NOTES = """
@@ -63,7 +74,7 @@ projections that are fused (with --heads, also quantized ones or adapters), imag
 (some of Mistral's), prompts and answers together may have at most so many tokens.
 
 ttft_ms is the time to the first token, image encoder and all; decode_ms that of a further token. Both are of the whole
-batch, and differ from run to run: --no-timings leaves them out. The first prompt of a run is slower than the rest.
+batch, and differ from run to run, so --timings asks for them. The first prompt of a run is slower than the rest.
 flops_dense and flops_pruned are the formulas of vprune-flops(1) for the visual tokens of the prompt; flops_executed is
 what the language model multiplied to read it, with text and all (not with --softmax authors). kv_bytes_held is what the
 cache held at the first token. Both are null with a --batch-size above 1. Gains are in reading a prompt and in memory; a
@@ -82,22 +93,12 @@ Not run on a GPU here: CUDA.
     slow=True,
     epilog="See vprune-plan(1), vprune-calibrate(1), vprune-flops(1), toolroll-records(5).",
 )
-@option_group("running", RunOptions, run_options(GroupedOption))
+@option_group("running", LocalOptions, local_options(GroupedOption, IMAGE_TEXT_MODEL))
 @click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Prompts at a time.")
-@click.option(
-    "--response-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Longest answer, in tokens."
-)
-@click.option(
-    "--pairs",
-    type=click.Choice(["full", "causal"]),
-    default="full",
-    show_default=True,
-    help="Count all pairs of visual tokens, as the paper does, or each once.",
-)
+@declares(length_option(GroupedOption, 256))
+@declares(pairs_option(GroupedOption))
 @click.option("--compare", is_flag=True, help="Let the dense model answer, too.")
-@click.option(
-    "--timings/--no-timings", default=True, show_default=True, help="Write times, which differ from run to run."
-)
+@click.option("--timings", is_flag=True, help="Write times, which differ from run to run.")
 @option_group("pruning", PlanOptions, plan_options(GroupedOption))
 @uses_prompt
 @uses_seed
@@ -105,7 +106,7 @@ Not run on a GPU here: CUDA.
 def main(
     rows: Rows[Any],
     *,
-    running: RunOptions,
+    running: LocalOptions,
     pruning: PlanOptions,
     asking: PromptOptions,
     sampling: SamplingOptions,

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from toolroll.cli import command, option_group, uses_prompt
+from toolroll.cli import command, declares, option_group, uses_prompt
 from toolroll.errors import RowError, ToolrollError, UsageError
-from toolroll.models.options import PromptOptions
+from toolroll.models.options import IMAGE_TEXT_MODEL, LocalOptions, PromptOptions, local_options
 from toolroll.options import GroupedOption
-from toolroll.pruning.options import RunOptions, run_options
+from toolroll.pruning.options import choice_options
 from toolroll.records import view
 from toolroll.records.pruning import VisualPrompt
 
@@ -25,23 +25,26 @@ if TYPE_CHECKING:
     from toolroll.run.loop import Rows
 
 EXAMPLES = """
-  Half of the heads of each layer on average, by a hundred samples:
-    vprune-calibrate samples.jsonl --model llava-hf/llava-1.5-7b-hf --keep 16 --out heads.safetensors
+  Two heads of each layer on average, and how many each keeps:
+    pair-make scenes -n 2 --size 96x72 --out pictures -o pairs.jsonl
+    pair-quiz pairs.jsonl -n 1 -o samples.jsonl
+    vprune-calibrate samples.jsonl --protect-layers 0 --keep-heads 2 --out heads.safetensors | jq -c .kept_heads
+  Half of the heads, by a hundred samples:
+    vprune-calibrate SAMPLES.jsonl --model NAME --keep-heads 16 --out HEADS.safetensors
   As the authors did for LLaVA-1.5-13B; whole groups for a model with shared keys:
-    vprune-calibrate samples.jsonl --model llava-13b --threshold 0.077 --out heads.safetensors
-    vprune-calibrate samples.jsonl --model qwen2-vl --queries first --threshold 0.07 --group-heads --out h.safetensors
-  How many heads a layer keeps:
-    vprune-calibrate samples.jsonl --model llava --keep 8 --out heads.safetensors | jq -c .kept_heads
+    vprune-calibrate SAMPLES.jsonl --model NAME --threshold 0.077 --out HEADS.safetensors
+    vprune-calibrate SAMPLES.jsonl --model NAME --query-tokens first --threshold 0.07 --group-heads \\
+      --out HEADS.safetensors
 """
 
 NOTES = """
 For each prompt with images and each head, the ratio is the attention to visual tokens over that to all other tokens,
-summed over queries: all tokens of the prompt (--queries all, the authors' way for LLaVA), or the first new token alone
-(first, theirs for Qwen2-VL and InternVL, of one sample). A prompt votes for a head whose ratio is above --threshold. A
-head is active when more than --vote of the prompts vote for it: with 0.4 and a hundred prompts, 41 votes make it active
-and 40 do not. The first --protect-layers layers keep all heads.
+summed over queries: all tokens of the prompt (--query-tokens all, the authors' way for LLaVA), or the first new token
+alone (first, theirs for Qwen2-VL and InternVL, of one sample). A prompt votes for a head whose ratio is above
+--threshold. A head is active when more than --vote of the prompts vote for it: with 0.4 and a hundred prompts, 41 votes
+make it active and 40 do not. The first --protect-layers layers keep all heads.
 
---keep K takes the threshold that leaves at most K heads a layer on average, protected layers counted in.
+--keep-heads K takes the threshold that leaves at most K heads a layer on average, protected layers counted in.
 
 Keys and values of visual tokens can only be left out where no query head that shares them is active: with
 --group-heads, query heads that share a key head are decided on together, by the sums of their attention.
@@ -65,10 +68,14 @@ Not run on a GPU here: CUDA.
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The mask, a .safetensors file."
 )
+@click.option("--threshold", type=click.FloatRange(min=0), help="The ratio above which a head gets a vote.")
 @click.option(
-    "--threshold", type=click.FloatRange(min=0), metavar="T", help="The ratio above which a head gets a vote."
+    "--keep-heads",
+    "keep",
+    type=click.FloatRange(min=0),
+    metavar="K",
+    help="Instead: at most K heads a layer on average.",
 )
-@click.option("--keep", type=click.FloatRange(min=0), metavar="K", help="Instead: at most K heads a layer on average.")
 @click.option(
     "--vote",
     type=click.FloatRange(0, 1, max_open=True),
@@ -76,28 +83,21 @@ Not run on a GPU here: CUDA.
     show_default=True,
     help="A head needs more than this share of votes.",
 )
+@declares(*choice_options(GroupedOption))
 @click.option(
-    "--protect-layers",
-    type=click.IntRange(min=0),
-    default=2,
-    show_default=True,
-    metavar="N",
-    help="The first N layers keep all heads.",
-)
-@click.option(
-    "--queries",
+    "--query-tokens",
+    "queries",
     type=click.Choice(["all", "first"]),
     default="all",
     show_default=True,
     help="Whose attention counts: that of all tokens of the prompt, or of the first new one.",
 )
-@click.option("--group-heads", is_flag=True, help="Decide together on heads that share keys and values.")
-@option_group("running", RunOptions, run_options(GroupedOption))
+@option_group("running", LocalOptions, local_options(GroupedOption, IMAGE_TEXT_MODEL))
 @uses_prompt
 def main(
     rows: Rows[Any],
     *,
-    running: RunOptions,
+    running: LocalOptions,
     asking: PromptOptions,
     out: Path,
     threshold: float | None,
@@ -122,7 +122,7 @@ def main(
     from toolroll.pruning.opening import one_by_one, open_model, reader_of
 
     if (threshold is None) == (keep is None):
-        raise UsageError("give one of --threshold and --keep", place="--threshold")
+        raise UsageError("give one of --threshold and --keep-heads", place="--threshold")
     check_mask_name(out)
     check_apart((out, output, errors), (*(files or ("-",)), *running.files))
     check_writable(out)
@@ -153,7 +153,7 @@ def main(
         scores = [voted([sample[layer] for sample in samples], vote) for layer in range(len(samples[0]))]
         limit = threshold_for(scores, keep, protect_layers) if keep is not None else threshold
     except ToolrollError as error:
-        raise UsageError(error.why, place=f"--{error.place}") from error
+        raise UsageError(error.why, place="--keep-heads" if error.place == "keep" else f"--{error.place}") from error
     assert limit is not None
     heads = active(scores, limit, protect_layers)
     finite = limit if limit > float("-inf") else None

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, offers_table, option_group
+from toolroll.cli import command, declares, offers_table, option_group
 from toolroll.errors import ToolrollError, UsageError
 from toolroll.options import GroupedOption
-from toolroll.pruning.options import PlanOptions, plan_options
+from toolroll.pruning.options import PlanOptions, pairs_option, plan_options
 from toolroll.records import field_types
 from toolroll.records.pruning import FlopsRow
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from toolroll.run.log import Log
 
 EXAMPLES = """
+  The embedded model: how the cost grows with the image:
+    vprune-flops --model sprite --grid 6x8 --grid 12x16 --text 20 --window 5 --table
   LLaVA-1.5 with a window of 5, half of the neurons and half of the layers:
-    vprune-flops --config llava/config.json --grid 24x24 --text 35+30 --window 5 --ffn 2 --cut 16
+    vprune-flops --config CONFIG.json --grid 24x24 --text 35+30 --window 5 --ffn 2 --cut 16
   A head mask, and only some of the numbers:
-    vprune-flops --config config.json --grid 24x24 --heads heads.safetensors | jq '[.flops_dense, .flops_pruned]'
-  How the cost grows with the image:
-    vprune-flops --config config.json --grid 12x12 --grid 24x24 --grid 48x48 --window 5 --table
+    vprune-flops --config CONFIG.json --grid 24x24 --heads HEADS.safetensors | jq '[.flops_dense, .flops_pruned]'
   Seventeen tiles of a model with tiles:
-    vprune-flops --model HuggingFaceTB/SmolVLM-256M-Instruct --grid 17x8x8 --text 120 --cut 15
+    vprune-flops --model NAME --grid 17x8x8 --text 120 --cut 15
 """
 
 NOTES = """
@@ -83,13 +83,7 @@ _BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float8": 1}
     help="Rows and columns of visual tokens, one for each image or tile.",
 )
 @click.option("--text", default="0", show_default=True, metavar="BEFORE+AFTER", help="Text tokens of the prompt.")
-@click.option(
-    "--pairs",
-    type=click.Choice(["full", "causal"]),
-    default="full",
-    show_default=True,
-    help="Count all pairs of visual tokens, as the paper does, or each once.",
-)
+@declares(pairs_option(GroupedOption))
 @click.option(
     "--kv-dtype", type=click.Choice(list(_BYTES)), default="float16", show_default=True, help="Type of the cache."
 )

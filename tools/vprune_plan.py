@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, option_group, uses_prompt
+from toolroll.cli import command, declares, option_group, uses_prompt
 from toolroll.errors import RowError, ToolrollError, UsageError
-from toolroll.models.options import PromptOptions
+from toolroll.models.options import IMAGE_TEXT_MODEL, LocalOptions, PromptOptions, local_options
+from toolroll.models.single_options import length_option
 from toolroll.options import GroupedOption
-from toolroll.pruning.options import RunOptions, run_options
+from toolroll.pruning.options import PlanOptions, choice_options, window_options
 from toolroll.records import view
 from toolroll.records.pruning import VisualPrompt
 
@@ -27,14 +28,16 @@ if TYPE_CHECKING:
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """
-  A plan that leaves a quarter of the visual FLOPs, by prompts with good answers:
-    vprune-plan samples.jsonl --model llava-hf/llava-1.5-7b-hf --budget 0.25 --out plan.json
-    vprune questions.jsonl --model llava-hf/llava-1.5-7b-hf --plan plan.json
-  How much quality each step costs:
-    vprune-plan samples.jsonl --model llava --budget 0.12 --out plan.json |
+  How much quality each step costs, for half of the visual FLOPs of the embedded model:
+    pair-make scenes -n 2 --size 96x72 --out pictures -o pairs.jsonl
+    pair-quiz pairs.jsonl -n 1 -o samples.jsonl
+    vprune-plan samples.jsonl --budget 0.5 --windows 3 --ffns '' --head-shares '' --cuts 0.5 --out plan.json |
       jq -c '.steps[] | [.step, .changed, .visual_ratio, .cost]'
+  A plan that leaves a quarter, by prompts with good answers, and answers with it:
+    vprune-plan SAMPLES.jsonl --model NAME --budget 0.25 --out PLAN.json
+    vprune QUESTIONS.jsonl --model NAME --plan PLAN.json
   Without a window, and no fewer than half of the layers:
-    vprune-plan samples.jsonl --model llava --budget 0.3 --windows '' --cuts 0.75,0.5 --out plan.json
+    vprune-plan SAMPLES.jsonl --model NAME --budget 0.3 --windows '' --cuts 0.75,0.5 --out PLAN.json
 """
 
 NOTES = """
@@ -44,24 +47,24 @@ the model least. A plan's quality is the mean negative log-likelihood of the ans
 much it is above the dense model's. It is measured with the plan at work, not masked.
 
 The search starts from the dense model. Each step prunes one thing more, to the next rung of its ladder: the window
-(--windows), the heads (--keep-heads, shares of all heads, chosen by the ratio of vprune-calibrate on the same prompts),
-the neurons (--ffns), the cut (--cuts, shares of the layers). All that can be next are tried, and the one that costs
-least for each FLOP it saves is taken, until at most --budget of the visual FLOPs is left: those of vprune-flops(1),
---pairs full, with the text of the prompts. What goes below the budget is not counted as saved. Heads and neurons go no
-further than the budget asks, to between two rungs, and at the end what was pruned more than that is given back, a head
-or a neuron at a time: where either is pruned, one more would exceed the budget. Windows and cuts are those listed.
--v tells of each step when it is made. The last one's plan is in the record, with all steps, and in --out.
+(--windows), the heads (--head-shares, shares of all heads, chosen by the ratio of vprune-calibrate on the same
+prompts), the neurons (--ffns), the cut (--cuts, shares of the layers). All that can be next are tried, and the one that
+costs least for each FLOP it saves is taken, until at most --budget of the visual FLOPs is left: those of
+vprune-flops(1), --pairs full, with the text of the prompts. What goes below the budget is not counted as saved. Heads
+and neurons go no further than the budget asks, to between two rungs, and at the end what was pruned more than that is
+given back, a head or a neuron at a time: where either is pruned, one more would exceed the budget. Windows and cuts are
+those listed. -v tells of each step when it is made. The last one's plan is in the record, with all steps, and in --out.
 Such a search is greedy: it does not try what two steps would do together.
 
 Prompts without an image say nothing, and are counted.
 
-A window is one that looks back (--window-causal of vprune), and tiles do not see each other, unless --both-ways and
---cross-tile. Models and what they cannot do: see vprune(1).
+A window is one that looks back, and tiles do not see each other, unless --no-window-causal and --cross-tile say
+otherwise. Models and what they cannot do: see vprune(1).
 Not run on a GPU here: CUDA.
 """
 
 
-_LADDERS = {"windows": (int, 1.0), "keep_heads": (float, 0.0), "ffns": (float, 1.0), "cuts": (float, 0.0)}
+_LADDERS = {"windows": (int, 1.0), "head_shares": (float, 0.0), "ffns": (float, 1.0), "cuts": (float, 0.0)}
 
 
 def _ladder(name: str, text: str) -> tuple[Any, ...]:
@@ -95,7 +98,7 @@ def _ladder(name: str, text: str) -> tuple[Any, ...]:
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the plan here, for vprune --plan.")
 @click.option("--windows", default="9,7,5,3", show_default=True, metavar="W,...", help="Windows.")
 @click.option(
-    "--keep-heads",
+    "--head-shares",
     default="0.75,0.5,0.25",
     show_default=True,
     metavar="SHARE,...",
@@ -115,38 +118,22 @@ def _ladder(name: str, text: str) -> tuple[Any, ...]:
     metavar="SHARE,...",
     help="Shares of the layers that visual tokens enter.",
 )
-@click.option(
-    "--protect-layers",
-    type=click.IntRange(min=0),
-    default=2,
-    show_default=True,
-    metavar="N",
-    help="The first N layers keep all heads.",
-)
-@click.option("--group-heads", is_flag=True, help="Decide together on heads that share keys and values.")
-@click.option("--both-ways", is_flag=True, help="In a window, see later neighbours too.")
-@click.option("--cross-tile", is_flag=True, help="With a window, see all of earlier tiles.")
+@declares(*choice_options(GroupedOption))
+@option_group("pruning", PlanOptions, window_options(GroupedOption))
 @click.option("--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Prompts at a time.")
-@click.option(
-    "--response-tokens",
-    type=click.IntRange(min=1),
-    default=32,
-    show_default=True,
-    help="Longest answer of the dense model, in tokens, for rows without one.",
-)
-@option_group("running", RunOptions, run_options(GroupedOption))
+@declares(length_option(GroupedOption, 32, ", of the dense model, for rows without one"))
+@option_group("running", LocalOptions, local_options(GroupedOption, IMAGE_TEXT_MODEL))
 @uses_prompt
 def main(
     rows: Rows[Any],
     *,
-    running: RunOptions,
+    running: LocalOptions,
     asking: PromptOptions,
     budget: float,
     out: Path | None,
     protect_layers: int,
     group_heads: bool,
-    both_ways: bool,
-    cross_tile: bool,
+    pruning: PlanOptions,
     batch_size: int,
     response_tokens: int,
     files: tuple[str, ...],
@@ -186,14 +173,14 @@ def main(
     rungs_of = ladders(
         shape,
         windows=rungs["windows"],
-        shares=rungs["keep_heads"],
+        shares=rungs["head_shares"],
         ratios=rungs["ffns"],
         cuts=rungs["cuts"],
         scores=_scores(measured),
         protect=protect_layers,
     )
     search = Search(loaded, shape, samples, batch=batch_size, stopped=lambda: bool(stop))
-    base = Plan(window_causal=not both_ways, cross_tile=cross_tile)
+    base = Plan(window_causal=pruning.window_causal is not False, cross_tile=bool(pruning.cross_tile))
     steps: list[dict[str, Any]] = []
     last: Step | None = None
     for step in search.steps(rungs_of, base, budget):
@@ -220,7 +207,7 @@ def main(
 
 
 def _samples(
-    rows: Rows[Any], loaded: Any, asking: PromptOptions, running: RunOptions, tokens: int, batch: int, stopped: Any
+    rows: Rows[Any], loaded: Any, asking: PromptOptions, running: LocalOptions, tokens: int, batch: int, stopped: Any
 ) -> tuple[list[Sample], int]:
     """What plans are judged by, and how many prompts had no image."""
     from dataclasses import replace

@@ -1,28 +1,22 @@
+# Completion of pair-quiz for bash.
 _pair_quiz_completion() {
-    local IFS=$'\n'
-    local response
-
-    response=$(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD _PAIR_QUIZ_COMPLETE=bash_complete $1)
-
-    for completion in $response; do
-        IFS=',' read type value <<< "$completion"
-
-        if [[ $type == 'dir' ]]; then
-            COMPREPLY=()
-            compopt -o dirnames
-        elif [[ $type == 'file' ]]; then
-            COMPREPLY=()
-            compopt -o default
-        elif [[ $type == 'plain' ]]; then
-            COMPREPLY+=($value)
-        fi
-    done
-
-    return 0
+    local kind value current=${COMP_WORDS[COMP_CWORD]} suffix found
+    current=${current//\\/}
+    current=${current#[\'\"]}
+    [[ $current == = ]] && current=
+    COMPREPLY=()
+    while IFS=$'\t' read -r kind value _; do
+        case $kind in
+            plain) COMPREPLY+=("$value") ;;
+            dir | file)
+                compopt -o filenames
+                while IFS= read -r found; do COMPREPLY+=("$found"); done < <(
+                    [[ $kind == dir || -n $value ]] && compgen -d -- "$current"
+                    [[ $kind == file && -z $value ]] && compgen -f -- "$current"
+                    for suffix in $value; do compgen -f -X "!*$suffix" -- "$current"; done
+                )
+                ;;
+        esac
+    done < <(COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD _PAIR_QUIZ_COMPLETE=bash_complete "$1" 2> /dev/null)
 }
-
-_pair_quiz_completion_setup() {
-    complete -o nosort -F _pair_quiz_completion pair-quiz
-}
-
-_pair_quiz_completion_setup;
+complete -o nosort -F _pair_quiz_completion pair-quiz

@@ -1,17 +1,25 @@
-function _text_rollout_completion;
-    set -l response (env _TEXT_ROLLOUT_COMPLETE=fish_complete COMP_WORDS=(commandline -cp) COMP_CWORD=(commandline -t) text-rollout);
-
-    for completion in $response;
-        set -l metadata (string split "," $completion);
-
-        if test $metadata[1] = "dir";
-            __fish_complete_directories $metadata[2];
-        else if test $metadata[1] = "file";
-            __fish_complete_path $metadata[2];
-        else if test $metadata[1] = "plain";
-            echo $metadata[2];
-        end;
-    end;
-end;
-
-complete --no-files --command text-rollout --arguments "(_text_rollout_completion)";
+# Completion of text-rollout for fish.
+function _text_rollout_completion
+    set -l typed (commandline -ct)
+    for line in (COMP_WORDS=(commandline -cp) COMP_CWORD=$typed _TEXT_ROLLOUT_COMPLETE=fish_complete text-rollout 2> /dev/null)
+        set -l parts (string split \t -- $line)
+        switch $parts[1]
+            case plain
+                printf '%s\t%s\n' $parts[2] $parts[3]
+            case dir
+                __fish_complete_directories $typed ''
+            case file
+                if test -z "$parts[2]"
+                    __fish_complete_path $typed ''
+                else
+                    __fish_complete_directories $typed ''
+                    for suffix in (string split ' ' -- $parts[2])
+                        for path in $typed*$suffix
+                            printf '%s\n' $path
+                        end
+                    end
+                end
+        end
+    end
+end
+complete --no-files --keep-order --command text-rollout --arguments '(_text_rollout_completion)'

@@ -12,16 +12,25 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields as dataclass_fields
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from toolroll.errors import FAILED, INTERRUPTED, OK, STOPPED, USAGE, Stopped, ToolrollError, UsageError
-from toolroll.options import GroupedOption, config_text, files_argument, section_of, standard_options
+from toolroll.options import (
+    GroupedOption,
+    config_text,
+    files_argument,
+    metavar_of,
+    section_of,
+    setting_of,
+    standard_options,
+)
 from toolroll.run.contract import Contract, OutputClosed, Settings, each
 from toolroll.run.log import DEBUG, Log
 
@@ -33,9 +42,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 __all__ = [
     "Tool",
     "command",
+    "declares",
     "each",
     "offers_table",
     "option_group",
+    "uses_device",
+    "uses_images",
     "uses_model",
     "uses_policy",
     "uses_prompt",
@@ -48,6 +60,7 @@ EXECUTION = frozenset(
     [
         "files",
         "output",
+        "report",
         "errors",
         "resume",
         "no_meta",
@@ -63,9 +76,10 @@ EXECUTION = frozenset(
         "schema",
         "device",
         "batch_size",
-        "window",
+        "concurrency",
         "timeout",
-        "cache",
+        "judge_cache",
+        "search_cache",
         "api_key_file",
         "threads",
         "workers",
@@ -77,7 +91,10 @@ EXECUTION = frozenset(
 )
 
 #: Options that name a file which a command writes beside its output.
-KEPT = ("state", "cache", "clip_cache", "search_cache")
+KEPT = ("state", "clip_cache", "judge_cache", "search_cache")
+#: Options that name a file which a command writes and does not read.
+WRITTEN = frozenset(["output", "errors", "report", "out", "html", "plot", "contact", "table", "video", "save_verdicts"])
+NAMES_FILE = re.compile("FILE|DIR|NAME|MODEL|SPEC")  #: in the metavar of an option whose text may name a file
 
 
 class Tool(click.Command):
@@ -109,12 +126,12 @@ class Tool(click.Command):
             callback=self._call,
             help=help_text,
             epilog=epilog,
-            context_settings={
-                "help_option_names": ["-h", "--help"],
-                "max_content_width": 100,
-                "auto_envvar_prefix": "TOOLROLL",
-            },
+            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         )
+        for param in self.params:
+            param.metavar = param.metavar or metavar_of(param)
+            if isinstance(param, click.Option) and param.allow_from_autoenv:
+                param.envvar = f"TOOLROLL_{setting_of(param).upper()}"
 
     # --- running
 
@@ -129,7 +146,11 @@ class Tool(click.Command):
         """Run with `args` and end the process with the right exit code."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode, **extra)
-        self._main_shell_completion({"auto_envvar_prefix": "TOOLROLL"}, str(self.name), complete_var)
+        if os.environ.get(f"_{self.name}_COMPLETE".replace("-", "_").upper()):
+            from toolroll.completing import register
+
+            register()
+        self._main_shell_completion({}, str(self.name), complete_var)
         _hold_standard_streams()
         code = self.run(list(sys.argv[1:] if args is None else args))
         sys.exit(code)
@@ -172,7 +193,7 @@ class Tool(click.Command):
             _trace(log)
             log.error(f"internal error: {type(error).__name__}: {error} (run with -v -v for the traceback)")
             return FAILED
-        return OK
+        return FAILED if log.failed else OK
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read `args`, the environment and the settings file. No option that is a number takes NaN or Infinity."""
@@ -184,9 +205,6 @@ class Tool(click.Command):
         return rest
 
     def _call(self, **values: Any) -> None:
-        from toolroll.run.manifest import Manifest
-        from toolroll.run.signals import StopFlag
-
         context = click.get_current_context()
         log: Log = context.obj
         if values.pop("show_config"):
@@ -194,6 +212,13 @@ class Tool(click.Command):
             return
         log.level = DEBUG if values["verbose"] >= DEBUG else values["verbose"] - values["quiet"]
         log.json = values["log"] == "json"
+        wanted, _ = _parameter_names(self.function)
+        if not self.contract.writes and not {"stop", "manifest"} & set(wanted):
+            self.function(**self._own_values(values, {"log": log}))  # it needs nothing of a run
+            return
+        from toolroll.run.manifest import Manifest
+        from toolroll.run.signals import StopFlag
+
         settings = self._settings(values, log)
         manifest = (
             None if values["no_meta"] else Manifest(str(self.name), [str(self.name), *sys.argv[1:]], _shaping(context))
@@ -250,6 +275,9 @@ class Tool(click.Command):
         known["shard"] = shard
         files = {f"--{name.replace('_', '-')}": values.get(name) for name in KEPT}
         known["kept"] = tuple((name, str(path)) for name, path in files.items() if isinstance(path, str | os.PathLike))
+        known["given"] = tuple(self._files_given(values))
+        if any(param.name == "state" and param.metavar == "FILE" for param in self.params):
+            known["state"] = files["--state"] and os.fspath(files["--state"])
         known["group_by"] = tuple(filter(None, (values.get("group_by") or "").split(",")))
         for name in ("output", "errors"):
             known[name] = _with_shard(known.get(name), shard)
@@ -261,6 +289,18 @@ class Tool(click.Command):
         if known["group_by"] and shard is None:
             raise UsageError("goes with --shard", place="--group-by")
         return Settings(**known)
+
+    def _files_given(self, values: dict[str, Any]) -> Iterator[str]:
+        """The files that exist and that options and arguments name, to be read."""
+        for param in self.params:
+            if param.name in WRITTEN or param.name in KEPT or param.name == "files":
+                continue
+            value = values.get(str(param.name))
+            for name in value if isinstance(value, tuple) else (value,):
+                if isinstance(name, os.PathLike):
+                    yield os.fspath(name)
+                elif isinstance(name, str) and NAMES_FILE.search(str(param.metavar)):
+                    yield from (name, name.partition("=")[2])  # --space DATASET=FILE
 
     # --- help
 
@@ -309,12 +349,13 @@ def command(
     document: bool = False,
     makes_file: bool = False,
     epilog: str = "See toolroll(7).",
+    kind: type[Tool] = Tool,
 ) -> Callable[[Callable[..., Any]], Tool]:
     """Declare a command. The function gets `rows` (when it reads any) and its own options by name.
 
     It may also name `log` (messages), `stop` (was the run asked to stop?) and `manifest` among its
     parameters. `system` is the paper's system it belongs to. `adds` maps the fields it adds to rows
-    to their types. The rest: see `Contract`.
+    to their types. `kind` is the class of the command. The rest: see `Contract`.
     """
 
     def decorate(function: Callable[..., Any]) -> Tool:
@@ -322,7 +363,7 @@ def command(
             reads, adds or {}, key, reducer, slow, expands, consumes, source, sees_errors, distributed, opens or {},
             document, makes_file,
         )  # fmt: skip
-        return Tool(name, function, contract, system=system, epilog=epilog)
+        return kind(name, function, contract, system=system, epilog=epilog)
 
     return decorate
 
@@ -340,6 +381,31 @@ def option_group(keyword: str, kind: type, options: Iterable[click.Option]) -> C
         return function
 
     return decorate
+
+
+def declares(*options: click.Option) -> Callable[[F], F]:
+    """Add options that are made elsewhere; their values reach the command one by one."""
+
+    def decorate(function: F) -> F:
+        params = getattr(function, "__click_params__", [])
+        function.__click_params__ = [*params, *reversed(options)]  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def uses_images(function: F) -> F:
+    """Add `--images`: where the images of rows are."""
+    from toolroll.models.single_options import images_option
+
+    return declares(images_option(GroupedOption))(function)
+
+
+def uses_device(function: F) -> F:
+    """Add `--device`: where a model in this process runs."""
+    from toolroll.models.single_options import device_option
+
+    return declares(device_option(GroupedOption))(function)
 
 
 def uses_seed(function: F) -> F:
@@ -385,7 +451,9 @@ def uses_sampling(function: F) -> F:
 
 
 def _shaping(context: click.Context) -> dict[str, Any]:
-    return {name: value for name, value in context.params.items() if name not in EXECUTION}
+    settings = {param.name: setting_of(param) for param in context.command.params}
+    shaping = {settings.get(name, name): value for name, value in context.params.items()}
+    return {name: value for name, value in shaping.items() if name not in EXECUTION}
 
 
 def _parameter_names(function: Callable[..., Any]) -> tuple[tuple[str, ...], bool]:

@@ -48,4 +48,7 @@ def first_line(error: BaseException) -> str:
     >>> first_line(ValueError("\n  too long\nby far")), first_line(KeyError())
     ('too long', 'KeyError')
     """
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    text = str(error)
+    if "trust_remote_code=True" in text:  # transformers, of a model that is more than weights
+        return "brings code of its own, which is not run without --trust-remote-code"
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)

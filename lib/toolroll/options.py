@@ -56,6 +56,20 @@ def section_of(param: click.Parameter) -> str:
     return getattr(param, "section", "Common options" if "--help" in param.opts else "Options")
 
 
+def setting_of(param: click.Parameter) -> str:
+    """The name of an option in a settings file, and behind TOOLROLL_ in the environment: that of its long form."""
+    long = next((name for name in param.opts if name.startswith("--")), f"--{param.name}")
+    return long[2:].replace("-", "_")
+
+
+def metavar_of(param: click.Parameter) -> str | None:
+    """What stands for a number that has no name of its own, N for a whole one, X for any; else None."""
+    letter = {click.types.IntParamType: "N", click.types.FloatParamType: "X"}
+    found = next((name for kind, name in letter.items() if isinstance(param.type, kind)), None)
+    is_value = not (getattr(param, "is_flag", False) or getattr(param, "count", False))
+    return " ".join([found] * param.nargs) if found and is_value else None
+
+
 def files_argument(opens: Iterable[str] = ()) -> click.Argument:
     """The input files; `opens` are the suffixes of those that are not JSON lines but become such."""
     return click.Argument(
@@ -174,7 +188,7 @@ def standard_options(contract: Contract) -> list[click.Option]:
             expose_value=False,
             callback=_load_config,
             section=logs,
-            help="Take settings from a TOML file: at its top level, or in a table named after the command.",
+            help="Take settings from a TOML file (.toml): at its top level, or in a table named after the command.",
         ),
         GroupedOption(
             ["--show-config"],
@@ -251,8 +265,8 @@ def _load_config(context: click.Context, _param: click.Parameter, path: str | No
         return
     import tomllib
 
-    known = {param.name for param in context.command.get_params(context)}
-    if path.endswith(".json") and "model_config" in known:
+    known = {setting_of(param): str(param.name) for param in context.command.get_params(context)}
+    if path.lower().endswith(".json") and "model_config" in known:
         context.default_map = {"model_config": path}
         return
     try:
@@ -270,7 +284,8 @@ def _load_config(context: click.Context, _param: click.Parameter, path: str | No
     for name in own:
         if name not in known:
             raise UsageError(f"[{context.info_name}] has no setting {name!r}", place=path)
-    context.default_map = {**{name: value for name, value in shared.items() if name in known}, **own}
+    settings = {**{name: value for name, value in shared.items() if name in known}, **own}
+    context.default_map = {known[name]: value for name, value in settings.items()}
 
 
 def config_text(context: click.Context) -> str:
@@ -281,11 +296,11 @@ def config_text(context: click.Context) -> str:
         ParameterSource.ENVIRONMENT: "environment",
         ParameterSource.DEFAULT_MAP: "config",
     }
-    arguments = {param.name for param in context.command.params if isinstance(param, click.Argument)}
-    for name, value in context.params.items():
-        if name == "show_config" or name in arguments:
+    settings = {param.name: setting_of(param) for param in context.command.params if isinstance(param, click.Option)}
+    for param, value in context.params.items():
+        if param == "show_config" or param not in settings:
             continue
-        source = context.get_parameter_source(name)
+        name, source = settings[param], context.get_parameter_source(param)
         text = '""' if value is None else _toml(value)
         comment = sources.get(source, "default") if source else "default"
         lines.append(f"{'# ' if value is None else ''}{name} = {text}  # {comment}")

@@ -19,10 +19,11 @@ from click.testing import CliRunner
 from toolroll import __version__, records
 from toolroll.cli import Tool, command, uses_seed
 from toolroll.docs import __main__ as entry
-from toolroll.docs.blocks import commands_table, shared_data
+from toolroll.docs.blocks import commands_table, roll_table, shared_data
 from toolroll.docs.command_page import command_page, summary
 from toolroll.docs.completions import completion_files
 from toolroll.docs.fields import fields_of, type_text
+from toolroll.docs.options_page import meanings, options_page
 from toolroll.docs.records_page import records_page
 from toolroll.docs.roff import Page, escape, inline
 from toolroll.docs.tree import generated, installed_tools, stale, write
@@ -262,34 +263,6 @@ def test_completions_have_the_names_shells_look_for() -> None:
         assert "_STEP_PARSE_COMPLETE=" in text
 
 
-def complete_in_bash(folder: Path, *words: str) -> list[str]:
-    (folder / "step-parse.bash").write_text(completion_files(step_parse)["completions/bash/step-parse.bash"])
-    wrapper = folder / "bin" / "step-parse"
-    wrapper.parent.mkdir(exist_ok=True)
-    wrapper.write_text(
-        f"#!/bin/sh\nexec {sys.executable} -c 'from toolroll.tools.step_parse import main; main()' \"$@\"\n"
-    )
-    wrapper.chmod(0o755)
-    script = """
-        source ./step-parse.bash
-        [[ $(complete -p step-parse) == *"-F _step_parse_completion"* ]] || exit 3
-        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
-        _step_parse_completion step-parse
-        printf '%s\\n' "${COMPREPLY[@]}"
-    """
-    environ = {**os.environ, "PATH": f"{wrapper.parent}:{os.environ['PATH']}", "PYTHONPATH": str(LIB)}
-    command_line = ["bash", "--norc", "-c", script, "bash", "step-parse", *words]
-    done = subprocess.run(command_line, cwd=folder, env=environ, capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    return done.stdout.split()
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
-def test_bash_completes_options_and_values(tmp_path: Path) -> None:
-    assert complete_in_bash(tmp_path, "--str") == ["--strictness", "--strict"]
-    assert complete_in_bash(tmp_path, "-q", "--strictness", "re") == ["release", "regex"]
-
-
 @pytest.mark.parametrize(
     ("shell", "flag"), [("bash", "-n"), ("zsh", "-n"), ("fish", "--no-execute")], ids=["bash", "zsh", "fish"]
 )
@@ -313,6 +286,27 @@ def test_commands_table_is_grouped_by_system() -> None:
         r"| Samples | `sample-tool` | sample rows \| and nothing else |",
         "|  | `sample-server` | serve a folder |",
     ]
+
+
+def test_the_roll_has_a_line_for_each_command() -> None:
+    lines = [line.split("\t") for line in roll_table(TOOLS).splitlines()]
+    assert lines[0] == ["step-parse", "HiPRAG", "toolroll.tools.step_parse:main", summary(step_parse)]
+    assert [line[2] for line in lines[1:]] == [f"{__name__}:sample", f"{__name__}:server"]
+
+
+def test_options_of_several_commands_stand_on_a_page_with_the_commands() -> None:
+    @command("other-tool", reads=records.view(rollouts.Question, "id"))
+    @click.option("--level", type=click.IntRange(1, 9), default=3, help="How far to go.")
+    @uses_seed
+    def other(rows: Iterator[Any], **_options: Any) -> Iterator[Any]:
+        """Do other things."""
+        return rows
+
+    page = options_page([sample, other, server])
+    assert entry_of(page, r"\fB\-\-level\fR") == "How far to go. Of \\fBsample\\-tool\\fR, \\fBother\\-tool\\fR."
+    assert entry_of(page, r"\fB\-\-seed\fR").startswith(meanings()["--seed"][:20])
+    for name in ("unshown", "log", "secret"):
+        assert rf"\fB\-\-{name}" not in page.replace(r"\%", "")
 
 
 def test_pages_are_installed_by_section() -> None:

@@ -326,13 +326,12 @@ def test_sensitivity(run):
 
 def test_transfer_to_test_pairs(run):
     test = [[10, 11], [20, 21]]
-    row = run.one("no", DOUBLE, INC, args=("--top-k", 4), test=test)
+    row = run.one("no", DOUBLE, INC, args=("--transfer", 4), test=test)
     assert row["transfer"] == [False, False, True, True]
-    assert run.one(INC, args=("--top-k", 1))["transfer"] is None
+    assert run.one(INC, args=("--transfer", 1))["transfer"] is None
     assert "transfer" not in run.one(INC, test=test)
-    assert run.one("def f(x):\n    return x + (1 if x < 20 else True)", args=("--top-k", 1), test=test)["transfer"] == [
-        True
-    ]
+    other = "def f(x):\n    return x + (1 if x < 20 else True)"
+    assert run.one(other, args=("--transfer", 1), test=test)["transfer"] == [True]
 
 
 # --- sandboxes
@@ -390,7 +389,7 @@ def test_summary(run):
         {"id": 3, "dataset": "b", "observations": OBSERVED, "hypotheses": [{"code": DEC}]},
         {"id": 4, "dataset": "b", "observations": OBSERVED, "hypotheses": []},
     ]
-    a, b, everything = run.score(rows, "--summary", "--top-k", 1)
+    a, b, everything = run.score(rows, "--summary", "--transfer", 1)
     assert [row["dataset"] for row in (a, b, everything)] == ["a", "b", "all"]
     assert (a["instruction_following"], a["consistency"], a["n_consistency"]) == (0.75, 1, 2)
     assert (a["gamma_norm"], a["n_gamma_norm"], a["n_beta_struct"]) == (1.375, 2, 1)
@@ -401,13 +400,13 @@ def test_summary(run):
     assert (zero["n_beta_struct"], zero["gamma_norm"]) == (4, 2.75 / 4)
     drop = run.score(rows, "--summary", "--compat", "authors")[0]
     assert (drop["gamma_norm"], drop["n_gamma_norm"], drop["n_generalizability"]) == (1.75, 1, 2)
-    scored = run.write("scored.jsonl", *run.score(rows, "--top-k", 1))
+    scored = run.write("scored.jsonl", *run.score(rows, "--transfer", 1))
     assert run.rows(gear_stats, scored) == [a, b, everything]
     assert run.rows(gear_stats, "--missing", "zero", scored)[2]["beta_struct"] == zero["beta_struct"]
     assert run.rows(gear_stats, "--compat", "authors", scored)[0]["gamma_norm"] == 1.75
     for command, args in (
         (gear_stats, ()),
-        (gear_score, ("--summary", "--top-k", 1, "--space", run.folder / "space.jsonl")),
+        (gear_score, ("--summary", "--transfer", 1, "--space", run.folder / "space.jsonl")),
     ):
         source = scored if command is gear_stats else run.folder / "in.jsonl"
         head, line = run(command, *args, "--table", source).splitlines()[:2]
@@ -564,5 +563,5 @@ def test_spaces_and_observations_feed_the_scores(run):
     space = run.folder / "made.jsonl"
     space.write_text(run(gear_space, "inputs", tasks))
     said = run.write("h.jsonl", {"id": "t", "n_obs": 2, "hypotheses": ["```\ndef f(x):\n    return [x[0] + 1]\n```"]})
-    (row,) = run.rows(gear_score, "--problems", problems, "--space", space, "--top-k", 1, said)
+    (row,) = run.rows(gear_score, "--problems", problems, "--space", space, "--transfer", 1, said)
     assert (row["status"], row["gamma_q0"], row["transfer"]) == (["consistent"], 4, [True])

@@ -95,7 +95,7 @@ def test_the_estimators(tmp_path, args, expected):
 
 def test_a_reward_elsewhere_and_infinite_ones(tmp_path):
     rows = [{"id": "a", "sample": i, "score": {"own": float(i)}} for i in (0, 1)]
-    result = run(tmp_path, "--reward", "score.own", "--estimator", "dr-grpo", rows=rows)
+    result = run(tmp_path, "--reward-field", "score.own", "--estimator", "dr-grpo", rows=rows)
     assert [row["advantage"] for row in result.rows] == [-0.5, 0.5]
     huge = b'{"id":"a","sample":0,"reward":{"total":1e999}}\n'
     assert run(tmp_path, stdin=huge).rc == 1

@@ -60,7 +60,7 @@ def test_answers_are_checked_and_compared(questions):
     (questions / "script.jsonl").write_text('{"match": "COLOR", "reply": "Red."}\n')
     line = (
         "head -n 2 q.jsonl | image-rollout --backend scripted --model script.jsonl --samples 2 |"
-        " answer-check --kind exact | group-advantage --reward correct --group-size 2"
+        " answer-check --kind exact | group-advantage --reward-field correct --group-size 2"
     )
     rows = frame.shell(line, cwd=questions).rows
     assert [row["correct"] for row in rows] == [1, 1, 0, 0]

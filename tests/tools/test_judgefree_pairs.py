@@ -46,7 +46,7 @@ MAKE = ("--stage", "generate", "--model", "llava", "--response-tokens", "8")
 
 
 def test_pairs_are_made(folder):
-    rows = run(folder, *MAKE, "--pairs", "2", rows=ROWS).rows
+    rows = run(folder, *MAKE, "--samples", "2", rows=ROWS).rows
     assert [(row["id"], row["sample"]) for row in rows] == [(name, i) for name in "abc" for i in (0, 1)]
     assert len({row["made"]["rejected"]["h"] for row in rows}) == 6
     for row in rows:
@@ -58,7 +58,7 @@ def test_pairs_are_made(folder):
         assert len(row["images_sha256"][0]) == 64
     assert rows[2]["kept"] == 1
     assert rows[2]["prompt"][0]["content"][1]["text"] == "What?"
-    alone = run(folder, *MAKE, "--pairs", "2", "--batch-size", "1", rows=ROWS[::-1]).rows
+    alone = run(folder, *MAKE, "--samples", "2", "--batch-size", "1", rows=ROWS[::-1]).rows
     texts = {(row["id"], row["sample"]): (row["chosen"], row["rejected"], row["made"]) for row in rows}
     assert {(row["id"], row["sample"]): (row["chosen"], row["rejected"], row["made"]) for row in alone} == texts
     other = run(folder, *MAKE, "--seed", "1", rows=ROWS[:1]).rows
@@ -152,29 +152,30 @@ def test_bad_rows_fail_alone(folder):
 
 def test_a_resumed_run_makes_the_same_pairs(folder, tmp_path):
     (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    whole = run(folder, *MAKE, "--pairs", "2", "in.jsonl", "--no-meta", "-o", tmp_path / "whole").rc
+    whole = run(folder, *MAKE, "--samples", "2", "in.jsonl", "--no-meta", "-o", tmp_path / "whole").rc
     lines = (tmp_path / "whole").read_bytes().splitlines(keepends=True)
     (tmp_path / "part.part").write_bytes(b"".join(lines[:3]) + lines[3][:20])
-    assert run(folder, *MAKE, "--pairs", "2", "in.jsonl", "--no-meta", "--resume", "-o", tmp_path / "part").rc == whole
+    resume = ("--no-meta", "--resume", "-o", tmp_path / "part")
+    assert run(folder, *MAKE, "--samples", "2", "in.jsonl", *resume).rc == whole
     assert (tmp_path / "part").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 STAGES = {  # of 11 rows, with 2 pairs each
-    "generate": (*MAKE, "--pairs", "2", "--batch-size", "4"),
+    "generate": (*MAKE, "--samples", "2", "--batch-size", "4"),
     "generate,score": (
         *MAKE[2:],
         "--stage",
         "generate,score",
-        "--pairs",
+        "--samples",
         "2",
         "--batch-size",
         "4",
         "--clip-batch",
         "3",
     ),
-    "csr": (*MAKE[2:], "--stage", "generate,score", "--scorer-preset", "csr", "--pairs", "2", "--batch-size", "4"),
+    "csr": (*MAKE[2:], "--stage", "generate,score", "--scorer-preset", "csr", "--samples", "2", "--batch-size", "4"),
     "score": ("--stage", "score", "--clip-batch", "4"),
-    "all": (*MAKE[2:], "--pairs", "2", "--batch-size", "4", "--keep-margin", "1"),
+    "all": (*MAKE[2:], "--samples", "2", "--batch-size", "4", "--keep-margin", "1"),
 }
 
 
@@ -182,7 +183,7 @@ STAGES = {  # of 11 rows, with 2 pairs each
 def test_killed_and_resumed_it_makes_the_same_to_the_last_bit(folder, tmp_path, stages):
     """What shares a batch moves scores in their last bits, so that a resumed run makes the same batches."""
     asked = [{**ROWS[i % 3], "id": i, "prompt": f"What? {i * 'So? '}"} for i in range(11)]
-    rows = run(folder, *MAKE, "--pairs", "2", rows=asked).rows if stages == "score" else asked
+    rows = run(folder, *MAKE, "--samples", "2", rows=asked).rows if stages == "score" else asked
     (folder / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     args = (*STAGES[stages], "--clip", "clip", "--no-meta", "many.jsonl")
     whole = run(folder, *args).out
@@ -219,7 +220,7 @@ def test_asked_to_stop_it_finishes_the_rows_in_hand(folder, tmp_path):
 
     (folder / "nine.jsonl").write_text("".join(json.dumps({**ROWS[0], "id": i}) + "\n" for i in range(99)))
     part = tmp_path / "out.part"
-    args = ("--stage", "generate,score", "--h", "0", "--clip", "clip", "--clip-device", "cpu", "--window", "2")
+    args = ("--stage", "generate,score", "--h", "0", "--clip", "clip", "--clip-device", "cpu", "--concurrency", "2")
     with replying(answer) as url:
         line = [COMMAND.argv[0], *args, "--base-url", url, "--model", "m", "-o", str(tmp_path / "out"), "nine.jsonl"]
         with frame.started(line, cwd=folder, warm_start=True) as process:
@@ -236,8 +237,8 @@ def test_asked_to_stop_it_finishes_the_rows_in_hand(folder, tmp_path):
 def test_from_images_to_training(folder, tmp_path):
     """All stages at once are the stages one by one, and dpo-train takes the rows."""
     all_args = ("--model", "llava", "--response-tokens", "8", "--clip", "clip", "--with-dropped")
-    whole = run(folder, *all_args, "--pairs", "2", rows=ROWS).rows
-    rows = run(folder, *MAKE, "--pairs", "2", rows=ROWS).rows
+    whole = run(folder, *all_args, "--samples", "2", rows=ROWS).rows
+    rows = run(folder, *MAKE, "--samples", "2", rows=ROWS).rows
     for stage in ("score", "decide"):
         rows = run(folder, "--stage", stage, "--clip", "clip", "--with-dropped", rows=rows).rows
     assert rows == whole
@@ -247,7 +248,7 @@ def test_from_images_to_training(folder, tmp_path):
     assert all(row["clip"]["chosen"]["score"] - row["clip"]["rejected"]["score"] == row["delta"] for row in kept)
     assert all((row["made"]["chosen"]["h"] > 0) == row["reversed"] for row in kept)
     without = run(
-        folder, "--model", "llava", "--response-tokens", "8", "--clip", "clip", "--pairs", "2", rows=ROWS
+        folder, "--model", "llava", "--response-tokens", "8", "--clip", "clip", "--samples", "2", rows=ROWS
     ).rows
     assert without == kept
 
@@ -266,7 +267,7 @@ def test_trl_reads_the_rows_unchanged(folder, tmp_path):
         warnings.simplefilter("ignore")
         import trl
         from transformers import AutoModelForImageTextToText, AutoProcessor
-    rows = run(folder, *MAKE, "--pairs", "2", rows=ROWS).rows
+    rows = run(folder, *MAKE, "--samples", "2", rows=ROWS).rows
     rows = run(folder, "--stage", "score,decide", "--clip", "clip", rows=rows).rows
     file = tmp_path / "pairs.jsonl"
     file.write_text(

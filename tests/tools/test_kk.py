@@ -205,10 +205,10 @@ def test_credit_and_form(tmp_path):
         args: [round(row["reward"]["total"], 4) for row in reward(tmp_path, *args, rows=rows).rows]
         for args in (
             (),
-            ("--format", "answer"),
-            ("--format", "none"),
+            ("--answer-format", "answer"),
+            ("--answer-format", "none"),
             ("--credit", "people"),
-            ("--credit", "people", "--format", "think-answer"),
+            ("--credit", "people", "--answer-format", "think-answer"),
         )
     }
     assert list(totals.values()) == [
@@ -279,7 +279,7 @@ def test_puzzles_go_through_a_training_loop(tmp_path):
     assert [row["reward"]["total"] for row in result.rows] == [0.25, 0.25, -2, -2]
     assert [row["advantage"] for row in result.rows] == [0, 0, 0, 0]
     assert [row["reward"]["right_frac"] for row in result.rows] == [0.5, 0.5, 0, 0]
-    assert frame.shell(f"{line} --reward reward.right_frac", cwd=tmp_path).rc == 0
+    assert frame.shell(f"{line} --reward-field reward.right_frac", cwd=tmp_path).rc == 0
 
 
 def test_rewards_make_advantages(tmp_path):

@@ -202,6 +202,11 @@ def test_scenes_that_a_method_lacks():
 @pytest.mark.parametrize(
     ("args", "rc", "why"),
     [
+        (("--table", "."), 1, ".: Is a directory"),
+        (("--table", "/dev/null"), 1, "/dev/null: is no regular file"),
+        (("--table", "a.svg", "--plot", "./a.svg"), 2, "a.svg: two outputs cannot be the same file"),
+        (("--table", "a.md", "-o", "a.md"), 2, "a.md: two outputs cannot be the same file"),
+        (("--freq-split", "nan"), 2, "--freq-split: is none of median, a number and none"),
         (("--plot", "p.jpg"), 2, "p.jpg: has to end in one of .png, .svg, .pdf"),
         (("--labels", "gone.csv"), 1, "gone.csv: No such file or directory"),
         (("--table", "gone/t.md"), 1, "gone/t.md: No such file or directory"),
@@ -212,3 +217,31 @@ def test_usage(args, rc, why, tmp_path):
     result = run(tmp_path, "nvs-bench", *args, "-q", stdin=lines(row_of()), rc=rc)
     assert (result.out, result.err) == (b"", f"nvs-bench: {why}\n")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--table", "--plot"])
+def test_inputs_are_not_written_over(option, tmp_path):
+    for name, data in (("rows.svg", lines(row_of())), ("labels.svg", LABELS.encode())):
+        (tmp_path / name).write_bytes(data)
+        result = run(tmp_path, "nvs-bench", "rows.svg", "--labels", "labels.svg", option, name, rc=2)
+        assert result.err == f"nvs-bench: {name}: input and output are the same file\n"
+        assert (tmp_path / name).read_bytes() == data
+
+
+def test_many_pictures_that_cannot_be_scored(root, tmp_path):
+    for number in range(30):
+        (tmp_path / f"runs/{number}").mkdir(parents=True)
+    (tmp_path / "rows.jsonl").write_bytes(lines(row_of()))
+    args = ("rows.jsonl", "x=runs", "--truth", "photos", "--on-error", "skip")
+    result = run(tmp_path, "nvs-bench", *args)
+    told = [line for line in result.complaints if "photos: No such file" in line]
+    assert len(told) == 20
+    assert told[-1].endswith("(further bad rows are counted, not shown)")
+    assert "30 errors" in result.err
+
+
+def test_values_of_labels_that_mean_nothing(tmp_path):
+    (tmp_path / "l.csv").write_text("hash,reflection\na,abs reflection\nb,yes\n")
+    result = run(tmp_path, "nvs-bench", "--labels", "l.csv", stdin=lines(row_of(), row_of(scene="b", psnr_db=30.0)))
+    assert [(row["group"], row["psnr_db"]) for row in result.rows] == [("all", 25.0), ("more_ref", 20.0)]
+    assert result.complaints == ["nvs-bench: warning: reflection: no label of 1 in 2 scenes, which are left out"]

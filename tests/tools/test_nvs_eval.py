@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import frame
@@ -175,6 +176,49 @@ def test_several_folders_of_which_one_is_gone(pictures, tmp_path):
     assert len(run(tmp_path, *args, "--on-error", "skip").rows) == 2
     kept = run(tmp_path, *args, "--on-error", "keep").rows
     assert kept[0] == {"render_path": "gone", "error": {"why": "No such file or directory", "where": "gone"}}
+
+
+def test_many_pictures_that_cannot_be_scored(pictures, tmp_path):
+    for number in range(30):
+        (pictures / f"x{number:02}.png").write_bytes(b"")
+    args = ("out", "--truth", "photos", "--on-error")
+    result = run(tmp_path, "nvs-eval", *args, "skip")
+    assert len(result.rows) == 2
+    told = [line for line in result.complaints if "no such photo" in line]
+    assert len(told) == 20
+    assert told[-1].endswith("no such photo in photos (further bad rows are counted, not shown)")
+    assert "32 in, 2 out, 30 errors" in result.err
+    kept = run(tmp_path, "nvs-eval", *args, "keep").rows
+    assert len(kept) == 32
+    assert kept[-1]["error"]["why"] == "no such photo in photos"
+
+
+def test_names_that_rows_cannot_hold(pictures, tmp_path):
+    odd = os.fsdecode(b"\xff.png")
+    for folder in ("out", "photos"):
+        (tmp_path / folder / "frame_00001.png").rename(tmp_path / folder / odd)
+    rows = run(tmp_path, "nvs-eval", "out", "--truth", "photos").rows
+    assert [row["image"] for row in rows] == ["frame_00009.png", "\\udcff.png"]
+    (tmp_path / "out" / odd).unlink()
+    (tmp_path / "out" / odd).write_bytes(b"no picture")
+    (_, row) = run(tmp_path, "nvs-eval", "out", "--truth", "photos", "--on-error", "keep").rows
+    assert row["error"] == {"why": "not an image", "where": "out/\\udcff.png"}
+
+
+def test_a_damaged_photo_costs_frequency_alone(pictures, tmp_path):
+    (tmp_path / "photos/frame_00005.png").write_bytes(b"no photo")
+    result = run(tmp_path, "nvs-eval", "out", "--truth", "photos", "--frequency")
+    assert [row["frequency"] for row in result.rows] == [None, None]
+    assert "nvs-eval: out: warning: no frequency: photos/frame_00005.png: not an image" in result.complaints
+
+
+def test_weights_are_not_written_over(pictures, tmp_path):
+    save_file(made_weights(ALEX), tmp_path / "w.safetensors")
+    before = (tmp_path / "w.safetensors").read_bytes()
+    args = ("out", "--truth", "photos", "--lpips-weights", "w.safetensors", "-o", "w.safetensors")
+    result = run(tmp_path, "nvs-eval", *args, rc=2)
+    assert result.err == "nvs-eval: w.safetensors: input and output are the same file\n"
+    assert (tmp_path / "w.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 
@@ -16,6 +17,7 @@ from toolroll.splat.finding import open_scene
 from toolroll.splat.lenses import pixels_of, straightened
 from toolroll.splat.photos import Photos
 from toolroll.splat.points import write_points
+from toolroll.splat.scene import Points
 
 FORMS = ["transforms", "colmap-text", "colmap-binary"]
 SIZE = (48, 32)
@@ -378,8 +380,148 @@ def test_nothing_is_written_over(scene, tmp_path):
     (tmp_path / "beside").mkdir()
     (tmp_path / "beside/images").symlink_to(scene / "images")
     refused = prep(tmp_path, *args, "--out", "beside", "--overwrite", "--undistort", rc=2)
-    assert "would be written over itself" in refused.err
+    assert "beside: is the folder of the scene itself, or has its photos" in refused.err
     assert before == {path: path.read_bytes() for path in scene.rglob("*") if path.is_file()}
+
+
+def test_links_to_photos_are_never_lost(scene, tmp_path):
+    """A folder of links, given anew, by another name: each link would have been replaced by one to itself."""
+    prep(tmp_path, "a scene", "--to", "transforms", "--out", "links")
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside/images").symlink_to(tmp_path / "links/images")
+    prep(tmp_path, "links", "--to", "transforms", "--out", "beside", "--overwrite", rc=2)
+    assert len(open_scene(tmp_path / "links", strict=True).shots) == 9
+
+
+def test_a_scene_by_its_outer_folder_is_not_written_over(scene, tmp_path):
+    (tmp_path / "outer").mkdir()
+    scene.rename(tmp_path / "outer/nerfstudio")
+    refused = prep(tmp_path, "outer", "--to", "transforms", "--out", "outer", "--overwrite", rc=2)
+    assert "outer: is the folder of the scene itself" in refused.err
+    assert [path.name for path in (tmp_path / "outer").iterdir()] == ["nerfstudio"]
+
+
+@pytest.mark.parametrize(("before", "after"), [(a, b) for a in FORMS for b in FORMS if a != b])
+def test_what_was_in_the_folder_before_is_gone(before, after, scene, tmp_path):
+    prep(tmp_path, "a scene", "--to", before, "--out", "new", "--split", "every:3")
+    (row,) = prep(
+        tmp_path, "a scene", "--to", after, "--out", "new", "--overwrite", "--points", "random:5", "--split", "every:4"
+    ).rows
+    found = open_scene(tmp_path / "new", strict=True)
+    assert (found.source, len(found.points)) == ("nerfstudio" if after == "transforms" else "colmap", 5)
+    assert [shot.name for shot in found.shots if shot.part == "test"] == [f"frame_0000{i}.png" for i in (1, 5, 9)]
+    assert row["n_test"] == 3
+
+
+def test_what_another_program_left_in_the_folder(scene, tmp_path):
+    (tmp_path / "new/masks").mkdir(parents=True)
+    Image.new("L", SIZE).save(tmp_path / "new/masks/frame_00002.png")
+    args = ("a scene", "--overwrite", "--out", "new", "--to")
+    refused = prep(tmp_path, *args, "colmap-text", rc=2)
+    assert refused.err == "nvs-prep: new/masks: has a mask of frame_00002.png, which the scene has not\n"
+    prep(tmp_path, *args, "transforms")  # which names its masks
+    assert open_scene(tmp_path / "new", strict=True).shots[1].mask is None
+    (tmp_path / "new/transforms_train.json").write_text("{}")
+    refused = prep(tmp_path, *args, "transforms", rc=2)
+    assert "new: has a scene of another form, transforms_train.json" in refused.err
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_photos_that_differ_in_their_suffix(form, scene, tmp_path):
+    """Straightened ones are PNGs, all by names of their own; so are masks."""
+    data = json.loads((scene / "transforms.json").read_text())
+    (scene / "masks").mkdir()
+    for suffix, colour in ((".webp", "red"), (".bmp", "blue"), (".png", "lime")):
+        Image.new("RGB", SIZE, colour).save(scene / f"images/a{suffix}", lossless=True)
+        mask = np.full(SIZE[::-1], 255, np.uint8)
+        mask[:, : {"red": 8, "blue": 16, "lime": 24}[colour]] = 0
+        Image.fromarray(mask).save(scene / f"masks/a{suffix}.png")
+        about = {"file_path": f"images/a{suffix}", "mask_path": f"masks/a{suffix}.png"}
+        data["frames"].append({**data["frames"][0], **about})
+    (scene / "transforms.json").write_text(json.dumps(data))
+    for args in ((), ("--undistort",)):
+        prep(tmp_path, "a scene", "--to", form, "--out", f"new{len(args)}", *args)
+        found = open_scene(tmp_path / f"new{len(args)}", strict=True)
+        assert len(found.shots) == 12
+        photos = Photos(found.shots)
+        seen = {
+            shot.name: (photos[number].pixels[16, 24].tolist(), round(float(photos[number].mask.mean()), 1))
+            for number, shot in enumerate(found.shots)
+            if shot.name[0] == "a"
+        }
+        assert sorted(seen.values()) == [([0, 0, 1], 0.7), ([0, 1, 0], 0.5), ([1, 0, 0], 0.8)]
+        if args:
+            assert sorted(seen) == ["a.bmp.png", "a.png", "a.webp.png"]
+
+
+def test_blanks_in_names(scene, tmp_path):
+    (scene / "images/left side").mkdir()
+    (scene / "images/frame_00001.png").rename(scene / "images/left side/1.png")
+    data = json.loads((scene / "transforms.json").read_text())
+    data["frames"][0]["file_path"] = "images/left side/1.png"
+    (scene / "transforms.json").write_text(json.dumps(data))
+    refused = prep(tmp_path, "a scene", "--to", "colmap-text", "--out", "text", rc=1)
+    why = "left side/1.png: COLMAP's text files have no blanks in names: take binary ones"
+    assert refused.err == f"nvs-prep: {why}\n"
+    assert not (tmp_path / "text").exists()
+    prep(tmp_path, "a scene", "--to", "colmap-binary", "--out", "binary")
+    assert open_scene(tmp_path / "binary", strict=True).shots[-1].name == "left side/1.png"
+
+
+def test_paths_that_rows_cannot_hold(scene, tmp_path):
+    odd = os.fsdecode(b"\xff scene")
+    scene.rename(tmp_path / odd)
+    (tmp_path / odd / "images/frame_00002.png").rename(tmp_path / odd / "images" / os.fsdecode(b"\xfe.png"))
+    (row,) = prep(tmp_path, odd, "--to", "transforms", "--out", "new").rows
+    assert (row["id"], row["images_folder"]) == ("\\udcff scene", "\\udcff scene/images")
+    assert row["warnings"] == ["photos missing: 1 (images/frame_00002.png)"]
+    assert len(open_scene(tmp_path / "new").shots) == 8
+    (tmp_path / "loop").symlink_to("loop")
+    result = prep(tmp_path, "x" * 5000, "loop", odd, "--on-error", "keep")
+    assert [row["error"]["why"] for row in result.rows[:2]] == ["File name too long", "No such file or directory"]
+    assert result.rows[2]["n_images"] == 8
+
+
+def test_many_scenes_that_cannot_be_read(scene, tmp_path):
+    gone = [f"gone{i}" for i in range(30)]
+    result = prep(tmp_path, *gone, "a scene", "--on-error", "skip")
+    assert len(result.rows) == 1
+    assert len(result.complaints) == 20
+    assert result.complaints[-1].endswith("No such file or directory (further bad rows are counted, not shown)")
+    assert "31 in, 1 out, 30 errors" in result.err
+
+
+def test_conditions_with_slips(batch, tmp_path):
+    args = (*batch, "--labels", "labels.csv", "--where")
+    for condition, why in (("enviroment=indoor", "there are environment"), ("environment=in", "is none of indoor, ")):
+        refused = prep(tmp_path, *args, condition, rc=2)
+        assert f"--where {condition}: {why}" in refused.err
+        assert refused.rows == []
+
+
+def test_inputs_are_not_written_over(scene, tmp_path):
+    (tmp_path / "split.txt").write_text("frame_00004.png\n")
+    (tmp_path / "l.csv").write_text("hash\n")
+    for args, name in (
+        ((), "a scene/transforms.json"),
+        (("--labels", "l.csv"), "l.csv"),
+        (("--without", "l.csv"), "l.csv"),
+        (("--split", "file:split.txt"), "split.txt"),
+        (("--points", "ply:a scene/points.ply"), "a scene/points.ply"),
+    ):
+        before = (tmp_path / name).read_bytes()
+        refused = prep(tmp_path, "a scene", *args, "-o", name, rc=2)
+        assert refused.err == f"nvs-prep: {name}: input and output are the same file\n"
+        assert (tmp_path / name).read_bytes() == before
+
+
+def test_points_that_are_nowhere(scene, drawn, tmp_path):
+    places = drawn["colmap"].points.places.copy()
+    places[0, 0] = np.nan
+    write_points(tmp_path / "p.ply", Points(places, drawn["colmap"].points.colours))
+    (row,) = prep(tmp_path, "a scene", "--points", "ply:p.ply", "--to", "transforms", "--out", "new").rows
+    assert row["n_points"] == 79
+    assert row["warnings"] == ["points of p.ply that are not finite, or beyond 1e+30: 1"]
 
 
 def test_a_list_that_is_a_pickle(scene, tmp_path):
@@ -401,7 +543,13 @@ def test_a_list_that_is_a_pickle(scene, tmp_path):
         (("a scene", "--out", "x"), 2, "--out: goes with --to FORM"),
         (("a scene", "--undistort"), 2, "--undistort, --copy, --overwrite and --points sift go with --to"),
         (("a scene", "--points", "sift"), 2, "go with --to"),
-        (("a scene", "--points", "random:0"), 2, "random:0: is none of scene, random:N, ply:FILE, sift"),
+        (
+            ("a scene", "--points", "random:0"),
+            2,
+            "random:0: is none of scene, random:N (N to 10000000), ply:FILE, sift",
+        ),
+        (("a scene", "--points", "random:99999999999"), 2, "random:99999999999: is none of"),
+        (("a scene", "--points", "random:²"), 2, "random:²: is none of"),
         (("a scene", "--points", "ply:gone.ply"), 1, "gone.ply: No such file"),
         (("a scene", "--split", "own"), 1, "a scene: the scene has no split of its own"),
         (("a scene", "--split", "each:8"), 2, "each:8: is none of every:N"),

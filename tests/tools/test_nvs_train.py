@@ -23,7 +23,8 @@ SHORT = ("--sh-degree", "1", "--device", "cpu")
 
 
 def train(folder, *args, rc=0, env=None):
-    argv = [str(frame.BIN / "nvs-train"), *map(str, args), *SHORT]
+    own = SHORT[2:] if "ibrnet" in args else SHORT
+    argv = [str(frame.BIN / "nvs-train"), *own, *map(str, args)]
     result = frame.run(argv, cwd=folder, warm_start=True, env=env)
     assert result.rc == rc, result.err
     assert "Traceback" not in result.err
@@ -124,6 +125,46 @@ def test_a_kill_costs_what_was_not_saved(scene):
     assert one == other
 
 
+def test_a_second_training_in_the_folder_is_refused(scene):
+    args = ("a scene", "--steps", "400", "--out", "out", "--report-every", "5")
+    with frame.started([str(frame.BIN / "nvs-train"), *args, *SHORT], cwd=scene) as process:
+        process.stdout.readline()
+        result = train(scene, *args, rc=1)
+        assert result.err.strip() == "nvs-train: out: another trainer is at work on it"
+        process.send_signal(signal.SIGUSR1)
+        assert frame.ended(process).rc == 75
+    train(scene, *args, "--stop-after", 1)
+
+
+def test_a_kill_right_behind_the_last_checkpoint(scene):
+    """The PLY and what stands beside it are made up for, to the bit."""
+    args = ("a scene", "--steps", 6, "--save-every", 3, "--out")
+    train(scene, *args, "whole")
+    train(scene, *args, "killed", "--stop-after", 3)
+    older = {name: (scene / "killed" / name).read_bytes() for name in ("point_cloud.ply", "train.json")}
+    train(scene, *args, "killed")
+    for name, data in older.items():
+        (scene / "killed" / name).write_bytes(data)
+    shutil.rmtree(scene / "killed/renders")
+    train(scene, *args, "killed")
+    assert bytes_of(scene / "killed") == bytes_of(scene / "whole")
+
+
+def test_a_state_of_other_photos_is_refused(scene):
+    train(scene, "a scene", "--steps", 4, "--exposure", "--out", "out", "--stop-after", 2)
+    changed(scene, lambda about: about.update(frames=about["frames"][:6]))
+    result = train(scene, "a scene", "--steps", 4, "--exposure", "--out", "out", rc=1)
+    assert result.err.strip() == "nvs-train: out: its state is of another training"
+
+
+def test_a_damaged_checkpoint_is_told_in_one_line(scene):
+    train(scene, "a scene", "--steps", 4, "--out", "out", "--stop-after", 2)
+    (scene / "out/state/current/tensors.safetensors").write_bytes(pickle.dumps({"means": [1.0]}))
+    result = train(scene, "a scene", "--steps", 4, "--out", "out", rc=1)
+    place = "out/state/current: its checkpoint is damaged; another --out begins anew"
+    assert result.err.strip() == f"nvs-train: {place}"
+
+
 def test_threads_change_no_byte(scene):
     for threads in ("1", "3"):
         train(scene, "a scene", "--steps", 12, "--out", threads, env={"OMP_NUM_THREADS": threads})
@@ -212,10 +253,16 @@ def test_missing_photos_are_warned_about(scene):
     assert train(scene, "a scene", "--steps", 2, "--out", "strict", "--strict", rc=1).rows == []
 
 
-def test_a_broken_photo_ends_it_in_one_line(scene):
+def test_broken_photos(scene):
+    """One that is cut short is left out; one that turns out to be damaged when it is drawn ends it in one line."""
     path = scene / "a scene/images/frame_00004.png"
-    path.write_bytes(path.read_bytes()[:200])
-    result = train(scene, "a scene", "--steps", 20, "--out", "out", rc=1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:200])
+    result = train(scene, "a scene", "--steps", 2, "--out", "out")
+    assert "frame_00004.png" in result.err
+    assert len(json.loads((scene / "out/train.json").read_text())["cameras"]) == 8
+    path.write_bytes(whole[:200] + bytes(300) + whole[500:])
+    result = train(scene, "a scene", "--steps", 20, "--out", "other", rc=1)
     assert "frame_00004.png" in result.err.splitlines()[-1]
 
 
@@ -236,14 +283,98 @@ def test_a_nan_in_a_ply_drops_one_gaussian(scene):
     assert len(read_ply(scene / "out/point_cloud.ply")) == len(gaussians) - 1
 
 
+def test_what_is_not_finite_is_not_begun_with(scene):
+    """A mean over all, as mcmc's rules have it, would be none."""
+    train(scene, "a scene", "--steps", 1, "--out", "first")
+    made = read_ply(scene / "first/point_cloud.ply")
+    write_broken(scene / "broken.ply", made, 1)
+    args = ("a scene", "--steps", 8, "--growth", "mcmc", "--refine-from", 1, "--refine-every", 2, "--start")
+    result = train(scene, *args, "ply:broken.ply", "--out", "out")
+    assert f"1 of {len(made)} Gaussians of broken.ply are not finite and left out" in result.err
+    assert np.isfinite(result.rows[-1]["loss"])
+    write_broken(scene / "none.ply", made, len(made))
+    result = train(scene, *args, "ply:none.ply", "--out", "none", rc=1)
+    assert result.err.strip() == "nvs-train: none.ply: has no Gaussians to begin with"
+
+
+def write_broken(path, gaussians, count) -> None:
+    """A PLY whose first opacities are no numbers."""
+    from toolroll.splat.ply import property_names, table_of
+
+    table = table_of(gaussians)
+    names = property_names(gaussians.sh.shape[1])
+    table[:count, names.index("opacity")] = np.nan
+    head = "".join(f"property float {name}\n" for name in names)
+    header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(table)}\n{head}end_header\n"
+    path.write_bytes(header.encode() + table.tobytes())
+
+
+def test_rates_that_are_too_high_end_it_in_one_line(scene):
+    args = ("a scene", "--steps", 30, "--growth", "mcmc", "--lr-means", 1e30, "--lr-scales", 1e30, "--out", "out")
+    result = train(scene, *args, rc=1)
+    assert "try lower rates" in result.err.splitlines()[-1]
+
+
+def test_a_scene_in_which_nothing_is_left(scene):
+    from dataclasses import replace
+
+    from toolroll.splat.ply import write_ply
+
+    train(scene, "a scene", "--steps", 1, "--out", "first")
+    made = read_ply(scene / "first/point_cloud.ply")
+    write_ply(scene / "faint.ply", replace(made, logits=made.logits - 9))
+    args = ("--start", "ply:faint.ply", "--lr-opacities", 0, "--refine-from", 1, "--refine-every", 2)
+    result = train(scene, "a scene", "--steps", 9, *args, "--out", "out", rc=1)
+    assert result.err.strip() == "nvs-train: no Gaussian is left after step 2"
+
+
+def test_photos_that_cannot_be_scored_do_not_end_it(scene):
+    """A mask that leaves nothing of one test photo, and one whose picture is as black as it is."""
+
+    def blind(about) -> None:
+        about["frames"][0]["mask_path"] = "none.png"
+
+    changed(scene, blind)
+    Image.new("L", (60, 44)).save(scene / "a scene/none.png")
+    rows = train(scene, "a scene", "--steps", 2, "--out", "out").rows
+    assert 0 < rows[-1]["psnr_db"] < 60
+    Image.new("RGB", (60, 44)).save(scene / "a scene/images/frame_00009.png")
+    (scene / "dot.ply").write_bytes(frame.ONE_SPLAT.replace(b"0 0 4 1", b"0 0 1e9 1"))
+    args = ("a scene", "--steps", 1, "--growth", "none", "--start", "ply:dot.ply", "--out", "dark")
+    (row,) = train(scene, *args).rows
+    assert row.get("psnr_db") is None
+    assert (scene / "dark/compare/frame_00009.png").exists()
+
+
+def test_the_cap_holds_from_the_beginning(scene):
+    for growth in ("default", "mcmc"):
+        args = ("--cap", 150, "--refine-from", 0, "--refine-every", 1, "--grow-gradient", 0)
+        row = train(scene, "a scene", "--steps", 4, "--growth", growth, *args, "--out", growth).rows[-1]
+        assert row["n_gaussians"] <= 150
+
+
+def test_photos_that_are_only_looked_at_have_cameras_too(scene):
+    (scene / "split.json").write_text(json.dumps({"val": ["frame_00002.png"], "test": ["frame_00003.png"]}))
+    train(scene, "a scene", "--steps", 1, "--split", "file:split.json", "--out", "out")
+    about = json.loads((scene / "out/train.json").read_text())
+    parts = [camera["part"] for camera in about["cameras"]]
+    assert parts == ["train", "val", "test", *["train"] * 6]
+    assert [path.name for path in (scene / "out/renders").iterdir()] == ["frame_00003.png"]
+
+
 @pytest.mark.parametrize(
     ("args", "rc", "why"),
     [
         (("nothing",), 1, "nothing: No such file or directory"),
         (("a scene", "--split", "every:x"), 2, "every:x"),
         (("a scene", "--start", "ply:none.ply"), 1, "none.ply"),
-        (("a scene", "--start", "here"), 2, "--start: want points, random:N or ply:FILE"),
+        (("a scene", "--start", "here"), 2, "--start: want points, random:N (N up to 100000000) or ply:FILE"),
+        (("a scene", "--start", "random:²"), 2, "--start: want points"),
+        (("a scene", "--start", "random:99999999999"), 2, "--start: want points"),
         (("a scene", "--image-memory", "much"), 2, "want a number of bytes"),
+        (("a scene", "--image-memory", "²"), 2, "want a number of bytes"),
+        (("a scene", "--device", "gpu"), 2, "--device: 'gpu' is not auto, cpu, cuda or cuda:N"),
+        (("a scene", "--device", "cuda:0"), 2, "--device: torch sees no usable GPU here"),
         (("a scene", "--back-end", "gsplat"), 2, "gsplat: needs a CUDA device, and torch sees none"),
         (("a scene", "--split", "file:list.pkl"), 1, "list.pkl"),
         (("a scene", "--images", "images_8"), 1, "images_8"),
@@ -292,6 +423,24 @@ def test_a_network_learns_from_scenes_and_is_scored_on_another(scene):
     tuned = ("c", *NETWORK, "--pretrained", "many", "--steps", 2, "--out", "tuned")
     assert np.isfinite(train(scene, *tuned).rows[-1]["psnr_db"])
     assert json.loads((scene / "tuned/train.json").read_text())["method"] == "ibrnet"
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [
+        ((*NETWORK, "--cap", 5), "--cap: is for --method 3dgs"),
+        ((*NETWORK, "--sh-degree", 1), "--sh-degree: is for --method 3dgs"),
+        ((*NETWORK, "--start", "points"), "--start: is for --method 3dgs"),
+        ((*NETWORK, "--back-end", "numba"), "--back-end: is for --method 3dgs"),
+        (("--views", 3), "--views: is for --method ibrnet"),
+        (("--unseen", "a scene"), "--unseen: is for --method ibrnet"),
+        (("--pretrained", "a scene"), "--pretrained: is for --method ibrnet"),
+    ],
+)
+def test_options_of_the_other_method_are_refused(scene, args, why):
+    result = train(scene, "a scene", *args, "--steps", 2, "--out", "out", rc=2)
+    assert result.err.strip() == f"nvs-train: {why}"
+    assert not (scene / "out").exists()
 
 
 def test_gaussians_are_of_one_scene(scene):

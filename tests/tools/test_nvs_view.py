@@ -27,6 +27,7 @@ from toolroll.splat.gaussians import SH0, Eye, Gaussians, Manner
 from toolroll.splat.ply import mode_comment, write_ply, write_splat
 from toolroll.splat.rasterizer import draw, open_rasterizer
 from toolroll.splat.view import Camera, most_visible, read_direction, up_of, view_of
+from toolroll.splat.view import page as page_of
 
 ASSETS = frame.ROOT / "lib/toolroll/data/viewer"
 WIDTH, HEIGHT, FOV = 320, 240, 60.0
@@ -326,6 +327,26 @@ def test_the_mode(tmp_path):
         ([], ["--mode", "antialiased"], True),
     ):
         assert told(made(tmp_path, CORNERS, *args, comments=comments))[0]["antialiased"] is expected
+
+
+def test_a_page_is_not_written_over_what_it_shows(tmp_path):
+    (tmp_path / "run").mkdir()
+    write_ply(tmp_path / "run/point_cloud.ply", CORNERS)
+    (tmp_path / "camera.json").write_text(json.dumps(STRAIGHT))
+    for name in ("run/point_cloud.ply", "camera.json"):
+        before = (tmp_path / name).read_bytes()
+        (line,) = view(tmp_path, "run", "--camera", "camera.json", "-o", name, rc=2).complaints
+        assert line == f"nvs-view: {name}: input and output are the same file"
+        assert (tmp_path / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [{"logits": -1e30}, {"scales": -1e30}, {"sh": 3e38}, {"means": 1e38}])
+def test_numbers_that_are_finite_and_no_more(change):
+    one = many(20, degree=0)
+    for name, value in change.items():
+        getattr(one, name)[:] = value
+    for numbers in ("ply", "splat"):
+        assert page_of(one, view_of(one), title="x", numbers=numbers)
 
 
 TILTED = np.eye(4)

@@ -87,7 +87,7 @@ def test_other_modes(folder, mode):
     assert len(row["selected"]) == 2
     scores = [one["score"] for one in row["segments"]]
     assert scores == sorted(scores, reverse=True)
-    (few,) = seg(folder, "photo.jpg", "--prompts", "sky; car", "--mode", "instance", "--topk", "1").rows
+    (few,) = seg(folder, "photo.jpg", "--prompts", "sky; car", "--mode", "instance", "--max-segments", "1").rows
     assert len(few["segments"]) <= 1
 
 
@@ -144,7 +144,7 @@ def test_bad_images(folder):
         (("--prompts", "sky", "--prompts-file", "x"), "give one of"),
         (("--prompts-file", "gone.txt"), "gone.txt: No such file"),
         (("--prompts", "sky", "--templates", "gone"), "neither vild nor none"),
-        (("--prompts", "sky", "--background", " "), "the background has no name"),
+        (("--prompts", "sky", "--background-class", " "), "the background has no name"),
     ],
 )
 def test_prompts_that_cannot_be(folder, args, why):
@@ -238,8 +238,9 @@ def test_rows_that_cannot_be_scored(folder):
 
 
 TRAIN = (
-    *("--data", "shapes:1", "--size", "32x32", "--queries", "2", "--layers", "1", "--width", "32", "--steps", "3"),
-    *("--batch-size", "2", "--report-every", "1", "--save-every", "2", "--device", "cpu", "--train-prompts", "1"),
+    *("--data", "shapes:1", "--size", "32x32", "--queries", "2", "--layers", "1"),
+    *("--decoder-width", "32", "--steps", "3"),
+    *("--batch-rows", "2", "--report-every", "1", "--save-every", "2", "--device", "cpu", "--train-prompts", "1"),
 )
 
 
@@ -254,6 +255,15 @@ def test_training(folder, tmp_path):
     assert "goes on behind update 3" in again.err
     other = run(folder, "pmp-train", *TRAIN, "--pmp", "off", "--out", tmp_path / "m", rc=1)
     assert "--pmp: training began with on; off would be another one" in other.err
+
+
+def test_two_trainings_in_one_folder_are_refused(folder, tmp_path):
+    from toolroll.train.policy import PolicyDirectory
+
+    held = PolicyDirectory(tmp_path / "m").open()
+    refused = run(folder, "pmp-train", *TRAIN, "--out", tmp_path / "m", rc=1)
+    assert refused.err == f"pmp-train: {tmp_path / 'm'}: another trainer is at work on it\n"
+    held.close()
 
 
 def test_two_processes_train_as_one(folder, tmp_path):
@@ -275,7 +285,7 @@ def test_two_processes_train_as_one(folder, tmp_path):
 
 @pytest.mark.parametrize("tokens", ["sentence", "words"])
 def test_training_with_the_text_half_of_a_clip(folder, tmp_path, tokens):
-    text = ("--text", CLIP, "--text-tokens", tokens, "--steps", "1", "--out", tmp_path / "m")
+    text = ("--text-encoder", CLIP, "--text-tokens", tokens, "--steps", "1", "--out", tmp_path / "m")
     (row,) = run(folder, "pmp-train", *TRAIN, *text).rows
     assert row["step"] == 1
     (found,) = seg(folder, "photo.jpg", "--prompts", "red circle; blue star", model=tmp_path / "m").rows
@@ -318,11 +328,11 @@ def test_training_a_mask2former(folder, tmp_path, frozen):
         (("--data", "nothing"), "want one of camvid, coco", 2),
         (("--data", "camvid:nowhere"), "no such folder", 1),
         (("--data", "shapes:1", "--size", "33x33"), "multiples of 32", 2),
-        (("--data", "shapes:1", "--width", "40"), "a multiple of 32", 2),
+        (("--data", "shapes:1", "--decoder-width", "40"), "a multiple of 32", 2),
         (("--data", "shapes:1", "--train-prompts", "5-2"), "want all, a number, or MIN-MAX", 2),
         (("--data", "shapes:1", "--freeze-base"), "goes with --base", 2),
         (("--data", "shapes:1", "--base", "./nowhere"), "cannot be loaded as a Mask2Former", 1),
-        (("--data", "shapes:1", "--text", "./nowhere"), "cannot be loaded as a text encoder", 1),
+        (("--data", "shapes:1", "--text-encoder", "./nowhere"), "cannot be loaded as a text encoder", 1),
     ],
 )
 def test_trainings_that_cannot_be(folder, tmp_path, args, why, rc):
@@ -381,7 +391,7 @@ def test_data_and_models_are_not_replaced(folder, tmp_path):
     told = [
         run(tmp_path, "pmp-data", "rows:rows.jsonl", "-o", "rows.jsonl", rc=2),
         run(tmp_path, "pmp-train", *TRAIN, "--data", "rows:rows.jsonl", "--out", "m", "-o", "rows.jsonl", rc=2),
-        run(tmp_path, "pmp-train", *TRAIN, "--text", CLIP, "--out", CLIP, rc=2),
+        run(tmp_path, "pmp-train", *TRAIN, "--text-encoder", CLIP, "--out", CLIP, rc=2),
         seg(tmp_path, folder / "one.png", "--prompts-file", "words.txt", "-o", "words.txt", rc=2),
     ]
     assert all("input and output are the same f" in one.err for one in told), rows.err

@@ -101,7 +101,7 @@ def test_a_run_killed_anywhere_ends_as_if_it_had_not_been(whole, tmp_path):
     """kill -9 after each update in turn; the rows of updates and the weights are those of the run in one piece."""
     folder, before = whole
     (tmp_path / "rows.jsonl").write_bytes(training.lines(training.rollouts(36)))
-    line = [*COMMAND.argv, *USUAL, "--steps", "curve.jsonl", "rows.jsonl"]
+    line = [*COMMAND.argv, *USUAL, "--steps-file", "curve.jsonl", "rows.jsonl"]
     for kills in range(3):
         with frame.started([*line], cwd=tmp_path, env=QUICK) as process:
             assert process.stdout.readline(), process.stderr.read()
@@ -133,7 +133,7 @@ def test_updates_that_were_not_saved_are_made_again(whole, tmp_path):
     """With --publish 3 a kill loses what came since; the same rows give the same updates."""
     folder, before = whole
     (tmp_path / "rows.jsonl").write_bytes(training.lines(training.rollouts(36)))
-    line = [*COMMAND.argv, *USUAL, "--publish", "3", "--steps", "curve.jsonl", "rows.jsonl"]
+    line = [*COMMAND.argv, *USUAL, "--publish", "3", "--steps-file", "curve.jsonl", "rows.jsonl"]
     with frame.started(line, cwd=tmp_path, env=QUICK) as process:
         for _ in range(2):
             process.stdout.readline()
@@ -188,7 +188,8 @@ def test_feedback_follows_the_version_it_is_about(tmp_path):
     """The next rollouts, which the request for draws sets off, find the new version."""
     rows = training.rollouts(16)
     rows[3] = {"id": "q0", "prompt_id": "q0", "draw": 0, "error": {"why": "lost", "where": "x"}}
-    with frame.started([*COMMAND.argv, *USUAL, "--emit-feedback", "--steps", "s"], cwd=tmp_path, env=QUICK) as process:
+    line = [*COMMAND.argv, *USUAL, "--emit-feedback", "--steps-file", "s"]
+    with frame.started(line, cwd=tmp_path, env=QUICK) as process:
         for step, part in ((1, rows[:8]), (2, rows[8:])):
             process.stdin.write(training.lines(part))
             process.stdin.flush()
@@ -291,9 +292,9 @@ def test_settings_that_make_another_training_are_refused_and_others_told(tmp_pat
         1,
         "policy-train: --algo: training began with grpo; ppo would be another one",
     )
-    result = train(tmp_path, "--clip", ".3", rows=training.rollouts(8))
+    result = train(tmp_path, "--clip-ratio", ".3", rows=training.rollouts(8))
     assert result.rc == 0
-    assert "policy-train: warning: --clip was 0.2, is now 0.3" in result.err
+    assert "policy-train: warning: --clip-ratio was 0.2, is now 0.3" in result.err
 
 
 def test_a_damaged_directory_is_named(tmp_path, train):
@@ -323,7 +324,7 @@ def test_divergence_stops_it_with_nothing_saved(tmp_path, train):
     rows = training.rollouts(16)
     for row in rows[8:]:
         row["advantage"] = 1e38
-    result = train(tmp_path, "--clip", "1e30", rows=rows)
+    result = train(tmp_path, "--clip-ratio", "1e30", rows=rows)
     assert result.rc == 1
     assert "training has diverged" in result.complaints[-1]
     assert (tmp_path / "policy" / "current").readlink() == Path("v000001")
@@ -337,7 +338,7 @@ def test_ppo_goes_on_after_a_kill(tmp_path, train):
     assert before.rc == 0, before.err
     assert all(row["value_loss"] > 0 for row in before.rows)
     (tmp_path / "rows.jsonl").write_bytes(training.lines(rows))
-    line = [*COMMAND.argv, *USUAL, *ppo, "--steps", "curve", "rows.jsonl"]
+    line = [*COMMAND.argv, *USUAL, *ppo, "--steps-file", "curve", "rows.jsonl"]
     with frame.started(line, cwd=tmp_path, env=QUICK) as process:
         process.stdout.readline()
         process.send_signal(signal.SIGKILL)
@@ -358,7 +359,7 @@ def test_adapters_go_on_after_a_kill_and_are_published(tmp_path, publish_as, tra
     assert before.rows[0]["kl"] == pytest.approx(0.0, abs=0.01)
     assert before.rows[2]["kl"] > before.rows[0]["kl"]
     (tmp_path / "rows.jsonl").write_bytes(training.lines(rows))
-    line = [*COMMAND.argv, *USUAL, *lora, "--steps", "curve", "rows.jsonl"]
+    line = [*COMMAND.argv, *USUAL, *lora, "--steps-file", "curve", "rows.jsonl"]
     with frame.started(line, cwd=tmp_path, env=QUICK) as process:
         process.stdout.readline()
         process.send_signal(signal.SIGKILL)

@@ -112,8 +112,16 @@ def seen(tmp_path_factory):
     return folder
 
 
-TINY = ("--model", str(frame.ROOT / "tests/data/tiny-llava"), "--device", "cpu", "--prompts", "short", "--no-meta")
+TINY = ("--model", str(frame.ROOT / "tests/data/tiny-llava"), "--device", "cpu", "--wording", "short", "--no-meta")
 PLAY = (*TINY, "--civilians", 2, "--rounds", 1, "--response-tokens", 12, "--samples", 2, "--at-once", 3, "pairs.jsonl")
+
+
+def test_where_sprite_plays_all_seats_it_is_asked_in_the_words_that_it_knows(seen):
+    base = ("--device", "cpu", "--no-meta", "--civilians", 2, "--rounds", 1, "--response-tokens", 1, "pairs.jsonl")
+    asked = [turn["prompt"] for row in game(seen, base=base).rows for turn in row["turns"]]
+    assert [text.partition("<image>")[2][:22] for text in asked[:2]] == [f"You are player {i} of 3," for i in (1, 2)]
+    assert all("\\boxed{}" in text and len(text) < 300 for text in asked)
+    assert len(asked) == 4 * 5
 
 
 @pytest.mark.parametrize("more", [(), ("--turns",)], ids=["games", "turns"])

@@ -65,7 +65,7 @@ def test_an_image_text_model_on_all_seats(tmp_path):
         Image.new("RGB", (32, 24), color).save(tmp_path / f"{name}.png")
     pair = {"id": "p", "kind": "photos", "original": "one.png", "modified": "two.png"}
     (tmp_path / "pairs.jsonl").write_text(json.dumps(pair))
-    settings = ("--prompts", "short", "--rounds", 1, "--civilians", 2, "--response-tokens", 4, "--device", "cpu")
+    settings = ("--wording", "short", "--rounds", 1, "--civilians", 2, "--response-tokens", 4, "--device", "cpu")
     made = {}
     for image in ("modified", "blank"):
         out = tmp_path / f"{image}.jsonl"

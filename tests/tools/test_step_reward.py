@@ -330,7 +330,7 @@ def script(folder):
 
 def test_a_model_as_judge_fails_closed_and_is_asked_once(run):
     rows = run.parsed(trajectory("SSN", turns=closed_book("SSN", "city0", "city1")))
-    args = ["--judge", "openai", *script(run.folder), "--cache", "cache.db"]
+    args = ["--judge", "openai", *script(run.folder), "--judge-cache", "cache.db"]
     (scored,) = run(step_reward, rows, *args)
     assert run.code == 0, run.err
     assert [step["verdict"] for step in scored["steps"]] == ["over", "unknown", "under"]

@@ -296,7 +296,7 @@ def test_a_killed_update_done_again_leads_to_the_same_state(folder):
     (folder / "feedback.jsonl").write_bytes(data)
     shutil.copytree(folder / "s", folder / "t")
     assert frame.run(["ucb-update", "--state", "t", "feedback.jsonl"], cwd=folder).rc == 0
-    expected = stats(folder, "--replay", state="t")
+    expected = stats(folder, "--verify", state="t")
     sizes = set()
     for _ in range(4):
         empty = (folder / "s/journal.jsonl").stat().st_size
@@ -309,7 +309,7 @@ def test_a_killed_update_done_again_leads_to_the_same_state(folder):
         sizes.add((folder / "s/journal.jsonl").stat().st_size)
     assert len(sizes) > 1
     assert frame.run(["ucb-update", "--state", "s", "feedback.jsonl"], cwd=folder).rc == 0
-    assert stats(folder, "--replay") == expected
+    assert stats(folder, "--verify") == expected
     assert [row["n"] for row in expected] == [40_000] * 3
 
 
@@ -331,7 +331,7 @@ def test_two_updates_at_once_count_everything_once(folder):
     assert result.rc == 0, result.err
     assert sum(row["n_counted"] for row in result.rows) == 45_000
     assert sum(row["n_known"] for row in result.rows) == 15_000
-    assert [row["n"] for row in stats(folder, "--replay")] == [30_000] * 3
+    assert [row["n"] for row in stats(folder, "--verify")] == [30_000] * 3
 
 
 def test_two_samplers_at_once_never_draw_the_same_number(folder):
@@ -348,7 +348,7 @@ def test_a_torn_journal_is_mended_with_a_warning(folder):
     result = update(folder, rows=feedback(3, start=3))
     assert result.rc == 0
     assert "warning: s/journal.jsonl: cut off 28 bytes" in result.err
-    assert stats(folder, "--replay")[0]["n"] == 4
+    assert stats(folder, "--verify")[0]["n"] == 4
 
 
 def test_a_damaged_journal_is_an_error_everywhere(folder):
@@ -399,7 +399,7 @@ def test_a_resident_sampler_answers_each_request_at_once(folder):
         ask(process, *feedback(1, start=4))
         result = frame.ended(process)
     assert (result.rc, result.out) == (0, b"")
-    assert stats(folder, "--replay")[1]["n"] == 4
+    assert stats(folder, "--verify")[1]["n"] == 4
     assert sample(folder).rows[0]["draw"] == 9  # what was reserved and not used was given back
 
 
@@ -413,7 +413,7 @@ def test_a_resident_sampler_draws_what_single_calls_draw(folder):
         update(folder, rows=feedback(3, start=3 * i), state="u")
         single += sample(folder, "-n", str(5 + 400 * (i % 3)), state="u").rows
     assert resident == single
-    assert stats(folder, "--replay", state="t") == stats(folder, "--replay", state="u")
+    assert stats(folder, "--verify", state="t") == stats(folder, "--verify", state="u")
 
 
 def test_a_killed_resident_sampler_skips_draws_and_repeats_none(folder):
@@ -423,7 +423,7 @@ def test_a_killed_resident_sampler_skips_draws_and_repeats_none(folder):
         drawn = [row["draw"] for row in answers(process, 9)]
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert [row["n"] for row in stats(folder, "--replay")] == [2] * 3  # journaled before the answer
+    assert [row["n"] for row in stats(folder, "--verify")] == [2] * 3  # journaled before the answer
     assert sample(folder).rows[0]["draw"] > max(drawn)
 
 
@@ -463,7 +463,7 @@ def test_the_history_is_that_of_each_batch(folder):
     assert stats(folder, "--history") == lived
     assert update(folder, "--compact").rc == 0
     assert stats(folder, "--history") == lived
-    assert stats(folder, "--replay")[0]["n"] == 8
+    assert stats(folder, "--verify")[0]["n"] == 8
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

@@ -47,7 +47,7 @@ PLAN = ("--window", "3", "--heads", "2", "--ffn", "2", "--cut", "1")
 
 
 def test_answers_with_times_and_costs(folder):
-    rows = answers(folder, *PLAN, "--compare", rows=ROWS)
+    rows = answers(folder, *PLAN, "--compare", "--timings", rows=ROWS)
     assert [row["id"] for row in rows] == ["a", "b", "c"]
     assert rows[0]["kept"] == 1
     for row in rows:
@@ -76,8 +76,8 @@ def test_nothing_pruned_is_the_dense_model(folder):
 
 
 def test_batches_with_different_numbers_of_images(folder):
-    alone = answers(folder, *PLAN, "--no-timings", rows=ROWS)
-    together = answers(folder, *PLAN, "--no-timings", "--batch-size", "3", rows=ROWS)
+    alone = answers(folder, *PLAN, rows=ROWS)
+    together = answers(folder, *PLAN, "--batch-size", "3", rows=ROWS)
     per_batch = {"kv_bytes_held", "flops_executed"}
     assert all(row[name] is None for row in together for name in per_batch)
     for one, other in zip(alone, together, strict=True):
@@ -174,7 +174,7 @@ def test_architectures_that_cannot_be_pruned_are_told_in_one_line(tmp_path, text
     made.processor().save_pretrained(tmp_path / "other")
     for command, *args in (
         ("vprune", "--cut", "1"),
-        ("vprune-calibrate", "--keep", "3", "--out", "h.safetensors"),
+        ("vprune-calibrate", "--keep-heads", "3", "--out", "h.safetensors"),
         ("vprune-plan", "--budget", "0.5"),
     ):
         result = run(tmp_path, command, "-q", *args, rows=ROWS[1:2], rc=1, model="other")
@@ -214,14 +214,15 @@ def test_a_grid_of_one_token(folder):
 
 def test_calibrating_and_using_the_mask(folder):
     result = run(
-        folder, "vprune-calibrate", "--keep", "3", "--protect-layers", "1", "--out", "h.safetensors", rows=ROWS
+        folder, "vprune-calibrate", "--keep-heads", "3", "--protect-layers", "1", "--out", "h.safetensors", rows=ROWS
     )
     (said,) = result.rows
     assert said["kept_heads"] == [4, 2]
     assert said["n_samples"] == 2
     assert said["n_left_out"] == 1
     first = (folder / "h.safetensors").read_bytes()
-    again = run(folder, "vprune-calibrate", "--keep", "3", "--protect-layers", "1", "--out", "h.safetensors", rows=ROWS)
+    choose = ("vprune-calibrate", "--keep-heads", "3", "--protect-layers", "1", "--out", "h.safetensors")
+    again = run(folder, *choose, rows=ROWS)
     assert again.rows == [said]
     assert (folder / "h.safetensors").read_bytes() == first
     (row,) = answers(folder, "--heads", "h.safetensors", rows=ROWS[:1])
@@ -240,7 +241,8 @@ def test_calibrating_and_using_the_mask(folder):
     ).rows[0]
     assert same["kept_heads"] == said["kept_heads"]
     groups = run(
-        folder, "vprune-calibrate", *("--keep", "3", "--group-heads", "--protect-layers", "1", "--queries", "first"),
+        folder, "vprune-calibrate", *("--keep-heads", "3", "--group-heads"),
+        *("--protect-layers", "1", "--query-tokens", "first"),
         *("--out", "g.safetensors"), rows=ROWS
     ).rows[0]  # fmt: skip
     assert groups["kept_heads"][1] in (0, 2)
@@ -250,13 +252,13 @@ def test_calibrating_and_using_the_mask(folder):
 
 
 def test_calibrating_without_images_or_a_rule(folder):
-    none = run(folder, "vprune-calibrate", "--keep", "3", "--out", "x.safetensors", rows=ROWS[1:2], rc=1)
+    none = run(folder, "vprune-calibrate", "--keep-heads", "3", "--out", "x.safetensors", rows=ROWS[1:2], rc=1)
     assert "no prompt with an image" in none.err
     assert not (folder / "x.safetensors").exists()
-    for args in ((), ("--keep", "1", "--threshold", "2")):
+    for args in ((), ("--keep-heads", "1", "--threshold", "2")):
         told = run(folder, "vprune-calibrate", *args, "--out", "x.safetensors", rows=ROWS, rc=2)
-        assert told.err == "vprune-calibrate: --threshold: give one of --threshold and --keep\n"
-    few = run(folder, "vprune-calibrate", "--keep", "1", "--out", "x.safetensors", rows=ROWS, rc=2)
+        assert told.err == "vprune-calibrate: --threshold: give one of --threshold and --keep-heads\n"
+    few = run(folder, "vprune-calibrate", "--keep-heads", "1", "--out", "x.safetensors", rows=ROWS, rc=2)
     assert "fewer than 2 protected layers have" in few.err
 
 
@@ -315,7 +317,8 @@ def test_outputs_never_replace_inputs(folder, tmp_path):
         shutil.copy(folder / image, tmp_path)
     (tmp_path / "plan.json").write_text('{"window": null, "ffn": 1, "cut": 1}')
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    calibrate, search = ("vprune-calibrate", "q.jsonl", "--keep", "3"), ("vprune-plan", "q.jsonl", "--budget", ".5")
+    calibrate = ("vprune-calibrate", "q.jsonl", "--keep-heads", "3")
+    search = ("vprune-plan", "q.jsonl", "--budget", ".5")
     grid = ("vprune-flops", "--grid", "4x4")
     for command, *args in (
         (*calibrate, "--out", "q.jsonl"),
@@ -337,8 +340,8 @@ def test_outputs_never_replace_inputs(folder, tmp_path):
 
 def test_outputs_that_cannot_be_are_told_before_the_work(folder):
     for args, rc, why in (
-        (("vprune-calibrate", "--keep", "3", "--out", "gone/x"), 1, "gone/x: No such file or directory"),
-        (("vprune-calibrate", "--keep", "3", "--out", "x.npy"), 2, "x.npy: a mask is written as .safetensors"),
+        (("vprune-calibrate", "--keep-heads", "3", "--out", "gone/x"), 1, "gone/x: No such file or directory"),
+        (("vprune-calibrate", "--keep-heads", "3", "--out", "x.npy"), 2, "x.npy: a mask is written as .safetensors"),
         (("vprune-plan", "--budget", "0.5", "--out", "gone/x"), 1, "gone/x: No such file or directory"),
         (("vprune-plan", "--budget", "0.5", "--out", "x", "-o", "x"), 2, "x: two outputs cannot be the same file"),
     ):
@@ -366,7 +369,7 @@ def test_messages_that_say_where_their_images_are(folder):
         {"id": "gone", "messages": [{"role": "user", "content": [image]}]},
         {"id": "mute", "messages": [{"role": "user", "content": [{"type": "text"}]}], "images": ["red.png"]},
     ]
-    last, first, head, none, *bad = answers(folder, "--window", "3", "--no-timings", "--on-error", "keep", rows=rows)
+    last, first, head, none, *bad = answers(folder, "--window", "3", "--on-error", "keep", rows=rows)
     assert last["n_visual"] == first["n_visual"] == 16
     assert none["n_visual"] == 0
     same = {name for name in first if name not in ("id", "messages", "prompt")}

@@ -41,8 +41,11 @@ class SandboxOptions:
         return open_sandbox(self.sandbox, limits, notify=notify)
 
 
-def sandbox_options(option: Callable[..., Any]) -> list[Any]:
-    """The options of `SandboxOptions`, made by `option`, which is click.Option with a `section`."""
+def sandbox_options(option: Callable[..., Any], timeout: str = "--timeout") -> list[Any]:
+    """The options of `SandboxOptions`, made by `option`, which is click.Option with a `section`.
+
+    `timeout` is the name of that of a call, where a command has another --timeout.
+    """
     seconds = click.FloatRange(min=0, min_open=True)
 
     def one(names: list[str], kind: Any, default: Any, text: str, **more: Any) -> Any:
@@ -58,7 +61,7 @@ def sandbox_options(option: Callable[..., Any]) -> list[Any]:
             "when asked for. auto takes bwrap where it works, else seccomp.",
         ),
         one(["--workers"], click.IntRange(min=1), 1, "Programs that run at once.", metavar="N"),
-        one(["--timeout", "timeout_s"], seconds, 0.5, "Longest call of a function, in seconds.", metavar="SECONDS"),
+        one([timeout, "timeout_s"], seconds, 0.5, "Longest call of a function, in seconds.", metavar="SECONDS"),
         one(
             ["--total-timeout", "total_s"],
             seconds,
@@ -74,4 +77,46 @@ def sandbox_options(option: Callable[..., Any]) -> list[Any]:
             metavar="N",
         ),
         one(["--memory"], click.IntRange(min=16), 512, "Memory of a program, in megabytes.", metavar="MB"),
+    ]
+
+
+def space_option(option: Callable[..., Any]) -> Any:
+    """--space."""
+    return option(
+        ["--space"],
+        multiple=True,
+        required=True,
+        metavar="[DATASET=]FILE",
+        help="The sample space: inputs, one JSON value a line; may be given again for other data sets.",
+    )
+
+
+def problems_option(option: Callable[..., Any]) -> Any:
+    """--problems."""
+    return option(
+        ["--problems"],
+        multiple=True,
+        type=click.Path(),
+        metavar="FILE",
+        help="Problems with `id` and `observations` or `train`, JSON lines; may be given again.",
+    )
+
+
+def stop_rule_options(option: Callable[..., Any]) -> list[Any]:
+    """When no further hypothesis is asked for."""
+    return [
+        option(
+            ["--max-bad"],
+            type=click.IntRange(min=1),
+            default=3,
+            show_default=True,
+            help="Bad hypotheses that end the asking.",
+        ),
+        option(
+            ["--min-new"],
+            type=click.FloatRange(0, 1),
+            default=0.2,
+            show_default=True,
+            help="Least share of the space at which a good hypothesis predicts something new.",
+        ),
     ]

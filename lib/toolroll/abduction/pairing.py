@@ -112,6 +112,9 @@ class Pairing:
         except RowError as error:
             rows.refuse(first, error.why)
             return
+        if any(row.view.hypotheses is None for row in several):
+            rows.refuse(first, "no `hypotheses`")
+            return
         said = [self._said(one) for row in several for one in row.view.hypotheses]
         trials = [case.begin(reply) for _, reply in said]
         name = _name(first.view, pooled=self._pool)
@@ -196,7 +199,7 @@ def read_weights(text: str) -> dict[str, float]:
         else:
             parts = [part.partition("=") for part in text.split(",")]
             named = {name.strip(): float(weight) for name, _, weight in parts}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UsageError("expected even, REASON=WEIGHT,... or a JSON object", place="--balance") from error
     for name, weight in named.items():
         if name not in REASONS:

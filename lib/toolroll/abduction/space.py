@@ -109,7 +109,7 @@ def paper_space(kind: str, per_length: int = PER_LENGTH) -> Spec:
 def spec_file(path: str) -> Spec:
     """The spec in a file: TOML if its name ends so, else JSON. Raises ToolrollError for one that is none."""
     try:
-        return read_spec(Path(path).read_bytes(), toml=path.endswith(".toml"))
+        return read_spec(Path(path).read_bytes(), toml=path.lower().endswith(".toml"))
     except OSError as error:
         raise ToolrollError(error.strerror or str(error), place=path) from error
     except ToolrollError as error:

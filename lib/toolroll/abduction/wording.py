@@ -50,5 +50,5 @@ def wording_options(option: Callable[..., Any]) -> list[Any]:
             section=SECTION,
             help="First message instead of toolroll's; {observations} in it, and {name} of any field, are filled in.",
         ),
-        option(["--system"], metavar="TEXT", section=SECTION, help="System message."),
+        option(["--system"], metavar="TEXT", section=SECTION, help="System message of all prompts."),
     ]

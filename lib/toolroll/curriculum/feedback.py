@@ -92,7 +92,7 @@ class Collector:
             kept, ids = self._unknown(rows, names, fresh)
         self.n_counted += len(kept)
         self.n_known += len(rows) - len(kept)
-        self.n_advantages += sum([len(row.advantages) for row in kept])
+        self.n_advantages += sum(map(len, map(_ADVANTAGES, kept)))
         return Batch(summed(kept, self.state.settings), ids, rows[0].step) if kept else None
 
     def _unknown(self, rows: list[Any], names: list[Any], fresh: set[str]) -> tuple[list[Any], list[str]]:

@@ -139,7 +139,7 @@ def make_options(option: Callable[..., Any]) -> list[Any]:
 
     return [
         one("--arm", str, "Name of an arm; may be given again.", multiple=True, metavar="NAME"),
-        one("--arms", click.Path(), "Take the arms from the rows of a pool, by the field --by.", metavar="FILE"),
+        one("--arms", click.Path(), "Take the arms from a pool, JSON lines, by the field --by.", metavar="FILE"),
         one(
             "--policy",
             click.Choice(["ucb", "sec", "adarft", "uniform", "fixed"]),
@@ -173,12 +173,7 @@ def make_options(option: Callable[..., Any]) -> list[Any]:
         one("--alpha", positive, "SEC's step, or AdaRFT's sensitivity. [default: 0.5; adarft: 2]"),
         one("--beta", float, "AdaRFT's mean reward to aim at. [default: 0.5]"),
         one("--eta", positive, "AdaRFT's largest change of the target. [default: 50]"),
-        option(
-            ["--start", "target"],
-            type=click.FloatRange(0, 100),
-            section=SECTION,
-            help="AdaRFT's first target difficulty. [default: 0]",
-        ),
+        one("--target", click.FloatRange(0, 100), "AdaRFT's first target difficulty. [default: 0]"),
         one(
             "--weight",
             str,
@@ -190,3 +185,19 @@ def make_options(option: Callable[..., Any]) -> list[Any]:
         one("--remember", click.IntRange(min=1), "Names of feedback rows to remember. [default: 100000]", metavar="N"),
         one("--seed", click.IntRange(min=0), "Seed of all draws. [default: 1]", metavar="N"),
     ]
+
+
+def new_arms_option(option: Callable[..., Any]) -> Any:
+    """--new-arms."""
+    return option(
+        ["--new-arms"],
+        type=click.Choice(["add", "refuse", "skip"]),
+        default="refuse",
+        show_default=True,
+        help="Feedback about an unknown arm: take the arm in; a bad row; leave the row out.",
+    )
+
+
+def freeze_option(option: Callable[..., Any]) -> Any:
+    """--freeze."""
+    return option(["--freeze"], multiple=True, metavar="ARM", help="Do not draw this arm for now; may be given again.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 
 from toolroll.cli import Tool
@@ -26,16 +27,32 @@ def fill_pyproject(text: str, pages: Iterable[str]) -> str:
 
 def commands_table(tools: Iterable[Tool]) -> str:
     """The commands as a Markdown table, by system."""
-    systems: dict[str, list[Tool]] = {}
-    for tool in tools:
-        systems.setdefault(tool.system or "all", []).append(tool)
     lines = ["| system | command | what it does |", "|---|---|---|"]
-    for system, members in systems.items():
+    for system, members in by_system(tools).items():
         for tool in members:
             shown = system if tool is members[0] else ""
             what = summary(tool).replace("|", r"\|")
             lines.append(f"| {shown} | `{tool.name}` | {what} |")
     return "\n".join(lines) + "\n"
+
+
+def roll_table(tools: Iterable[Tool]) -> str:
+    """What `toolroll.roll` reads: name, system, place and summary of each command, by system."""
+    lines = []
+    for system, members in by_system(tools).items():
+        for tool in members:
+            module = sys.modules[tool.function.__module__]
+            attribute = next(name for name, value in vars(module).items() if value is tool)
+            lines.append("\t".join([str(tool.name), system, f"{module.__name__}:{attribute}", summary(tool)]))
+    return "\n".join(lines) + "\n"
+
+
+def by_system(tools: Iterable[Tool]) -> dict[str, list[Tool]]:
+    """The commands of each system, in the order in which they come."""
+    systems: dict[str, list[Tool]] = {}
+    for tool in tools:
+        systems.setdefault(tool.system or "all", []).append(tool)
+    return systems
 
 
 def shared_data(pages: Iterable[str]) -> str:

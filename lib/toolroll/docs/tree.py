@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from toolroll.cli import Tool
-from toolroll.docs.blocks import fill_pyproject, fill_readme
+from toolroll.docs.blocks import fill_pyproject, fill_readme, roll_table
 from toolroll.docs.command_page import command_page
 from toolroll.docs.completions import completion_files
+from toolroll.docs.options_page import options_page
 from toolroll.docs.records_page import records_page
 from toolroll.docs.shared_page import shared_page
 from toolroll.errors import ToolrollError
@@ -32,10 +33,12 @@ def generated(root: Path, tools: Iterable[Tool]) -> dict[str, str]:
     tools = list(tools)
     files = {f"man/{tool.name}.1": command_page(tool) for tool in tools}
     files["man/toolroll.7"] = shared_page()
+    files["man/toolroll-options.7"] = options_page(tools)
     files["man/toolroll-records.5"] = records_page()
     pages = list(files)
     for tool in tools:
         files.update(completion_files(tool))
+    files["lib/toolroll/commands.tsv"] = roll_table(tools)
     if (root / "README.md").exists():
         files["README.md"] = fill_readme(_text(root / "README.md"), tools)
     if (root / "pyproject.toml").exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from pathlib import Path
 from typing import Any, Protocol
 
 CHUNK = 256 * 1024  #: bytes read at a time
@@ -18,14 +19,28 @@ class Stream(Protocol):
         """Up to about `size` bytes, none at the end. EOFError when the stream is cut short."""
 
 
+def suffix_of(name: str) -> str:
+    """The suffix of a file name, in small letters whatever its case.
+
+    >>> suffix_of("runs.v2/ROWS.JSONL.GZ"), suffix_of("rows")
+    ('.gz', '')
+    """
+    return Path(name).suffix.lower()
+
+
+def is_compressed(name: str) -> bool:
+    """Whether a file of this name holds a compressed stream."""
+    return suffix_of(name) in (".gz", ".zst")
+
+
 def decompressed(plain: io.BufferedReader[Any], path: str) -> Stream:
     """The stream behind a suffix, or for stdin behind its first bytes."""
     magic = plain.peek(4)[:4] if path == "-" else b""
-    if path.endswith(".gz") or magic.startswith(_GZIP):
+    if suffix_of(path) == ".gz" or magic.startswith(_GZIP):
         import gzip
 
         return gzip.GzipFile(fileobj=plain)
-    if path.endswith(".zst") or magic == _ZSTD:
+    if suffix_of(path) == ".zst" or magic == _ZSTD:
         return _ZstdStream(plain)
     return plain
 
@@ -69,9 +84,9 @@ class _ZstdStream:
 def writer(name: str, raw: io.FileIO) -> io.BufferedWriter[Any] | Compressor:
     """What writes to `raw`, in blocks, compressed if the name ends in .gz or .zst."""
     buffered = io.BufferedWriter(raw, BLOCK)
-    if name.endswith(".gz"):
+    if suffix_of(name) == ".gz":
         return Compressor(zlib.compressobj(6, zlib.DEFLATED, 31), zlib.Z_SYNC_FLUSH, buffered)
-    if name.endswith(".zst"):
+    if suffix_of(name) == ".zst":
         import zstandard
 
         engine = zstandard.ZstdCompressor(level=3).compressobj()

@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any
 
 from toolroll.errors import ToolrollError
-from toolroll.io.compression import CHUNK, decompressed
+from toolroll.io.compression import CHUNK, decompressed, suffix_of
 from toolroll.io.filesystem import identity_of, reason
 from toolroll.io.rows import split_lines, strip_bom
 from toolroll.run.signals import StopFlag, Wake
@@ -95,9 +95,9 @@ class Reader:
     `before_wait` is called when the next read may block, so that a resident command in a pipe hands
     on what it has before it waits. A signal ends the lines early, like an end of input.
 
-    `opens` maps the suffixes of files that are not lines to functions, each a text `module:name` so that it is loaded
-    when such a file is there: `name(path, data, paths)` gives the lines, without newline, that stand for a file with
-    these bytes among the inputs `paths`. It raises ToolrollError for a file it cannot read.
+    `opens` maps the suffixes, in small letters, of files that are not lines to functions, each a text `module:name` so
+    that it is loaded when such a file is there: `name(path, data, paths)` gives the lines, without newline, that stand
+    for a file with these bytes among the inputs `paths`. It raises ToolrollError for a file it cannot read.
     """
 
     def __init__(
@@ -121,7 +121,14 @@ class Reader:
         for file in self.files:
             self._current = file
             number = 1
-            for lines in self._pieces(file):
+            pieces = iter(self._pieces(file))
+            while True:
+                try:
+                    lines = next(pieces, None)
+                except OverflowError as error:
+                    raise ToolrollError(str(error), place=f"{file.name}:{number}") from error
+                if lines is None:
+                    break
                 if self._stop:  # the last line may be half a line then
                     return
                 yield file.name, number, lines
@@ -155,7 +162,7 @@ class Reader:
 
     def _pieces(self, file: InputFile) -> Iterable[list[bytes]]:
         """The lines of a file, some at a time."""
-        made_by = next((name for suffix, name in self._opens.items() if file.path.endswith(suffix)), None)
+        made_by = self._opens.get(suffix_of(file.path))
         return split_lines(self._chunks(file)) if made_by is None else self._made(file, made_by)
 
     def _made(self, file: InputFile, made_by: str) -> Iterator[list[bytes]]:

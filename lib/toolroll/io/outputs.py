@@ -11,17 +11,19 @@ import errno
 import fcntl
 import io
 import os
+import shutil
 import stat
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from toolroll.errors import ToolrollError, UsageError
-from toolroll.io.compression import CHUNK, Compressor, decompressed, writer
+from toolroll.io.compression import CHUNK, Compressor, decompressed, is_compressed, writer
 from toolroll.io.filesystem import identity_of, reason
 from toolroll.io.inputs import InputFile
 
@@ -69,7 +71,7 @@ class Sink:
             Path(f"{self._part}.old").unlink(missing_ok=True)
             self._raw.truncate(0)
             self._out = writer(self.name, self._raw)
-        elif self.name.endswith((".gz", ".zst")):
+        elif is_compressed(self.name):
             self._recompress(resume)
         else:
             end = sum(len(line) + 1 for line in self._keep(self._part, resume))
@@ -81,6 +83,22 @@ class Sink:
     def is_new(self) -> bool:
         """Whether no earlier run left anything here."""
         return self._is_new
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether a complete output is there, and nothing of an unfinished one."""
+        return self._part is not None and Path(str(self.path)).is_file() and not os.fstat(self._raw.fileno()).st_size
+
+    def take_up(self) -> None:
+        """Before `start`: go on from the complete output as from an unfinished one. It stays until it is replaced."""
+        assert self._part is not None
+        copy = Path(f"{self._part}.copy")
+        shutil.copyfile(str(self.path), copy)
+        raw = _locked(copy)
+        copy.replace(self._part)
+        self._raw.close()
+        self._raw, self._is_new = raw, False
+        self.identity = identity_of(os.fstat(raw.fileno()))
 
     def write(self, line: bytes) -> None:
         """One record, without its newline."""
@@ -125,8 +143,6 @@ class Sink:
         """A compressed stream cannot be cut and continued, so its whole rows are written anew."""
         old, copy = Path(f"{self._part}.old"), Path(f"{self._part}.copy")
         if not old.exists():
-            import shutil
-
             shutil.copyfile(str(self._part), copy)
             copy.replace(old)
         self._raw.truncate(0)
@@ -146,15 +162,36 @@ class Sink:
             yield line
 
 
-def _locked(part: Path) -> io.FileIO:
-    """Open for writing without truncating, and refuse when another process has it."""
+@contextmanager
+def held(path: str | None) -> Iterator[None]:
+    """Have the file `path`, which is replaced now and then, alone among processes; None is no file.
+
+    While it is held there is a `path.lock` beside it; one that a killed process left is no hindrance.
+    """
+    if path is None:
+        yield
+        return
+    lock = Path(path + ".lock")
+    try:
+        raw = _locked(lock, told=path)
+    except OSError as error:
+        raise ToolrollError(reason(error), place=path) from error
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        raw.close()
+
+
+def _locked(part: Path, told: str = "") -> io.FileIO:
+    """Open for writing without truncating, and refuse when another process has it, as `told` or `part`."""
     while True:
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise ToolrollError("another process is writing it", place=str(part)) from None
+            raise ToolrollError("another process is writing it", place=told or str(part)) from None
         except OSError:
             pass  # a file system without locks
         if part.exists() and os.path.samestat(os.stat(part), os.fstat(descriptor)):
@@ -166,7 +203,7 @@ def _whole_lines(part: Path) -> Iterator[bytes]:
     """The complete lines of an unfinished output; a cut last line, or cut compressed tail, is dropped."""
     with open(part, "rb") as file:
         stem = part.name.removesuffix(".old").removesuffix(".part")
-        stream: Any = decompressed(file, stem) if stem.endswith((".gz", ".zst")) else file
+        stream: Any = decompressed(file, stem) if is_compressed(stem) else file
         pending = b""
         try:
             while chunk := stream.read1(CHUNK):
@@ -176,21 +213,24 @@ def _whole_lines(part: Path) -> Iterator[bytes]:
             return
 
 
-def check_distinct(inputs: list[InputFile], outputs: list[Sink], kept: Iterable[tuple[str, str]] = ()) -> None:
+def check_distinct(
+    inputs: list[InputFile],
+    outputs: list[Sink],
+    kept: Iterable[tuple[str, str]] = (),
+    given: Iterable[str] = (),
+) -> None:
     """Refuse to write into a file that is being read, whatever its name, or twice into one file.
 
-    `kept` are options, and the files that they name, which the command writes of its own accord.
+    `kept` are options, and the files that they name, which the command writes of its own accord. `given` are names of
+    what it reads besides, if there are such files.
     """
-    if len(outputs) == 2:
-        first, second = outputs
-        same = first.path is None and second.path is None
-        same = same or (first.identity is not None and first.identity == second.identity)
-        if first.is_file and second.is_file:
-            same = same or os.path.realpath(first.name) == os.path.realpath(second.name)
-        if same:
-            raise UsageError("rows and errors cannot go to the same place", place=second.name)
+    if len(outputs) == 2 and _same(*outputs):
+        raise UsageError("rows and errors cannot go to the same place", place=outputs[1].name)
     own = [(option, path, _identities(path)) for option, path in kept]
+    read = {_identity(path) for path in given} - {None}
     for sink in outputs:
+        if {sink.identity, _identity(sink.path)} & read:
+            raise UsageError("input and output are the same file", place=sink.name)
         names = {sink.identity, *_identities(sink.path)} - {None}
         for file in inputs:
             if file.identity in names:
@@ -204,12 +244,25 @@ def check_distinct(inputs: list[InputFile], outputs: list[Sink], kept: Iterable[
                 raise UsageError(f"{option} and the input are the same file", place=path)
 
 
+def _same(first: Sink, second: Sink) -> bool:
+    if first.path is None and second.path is None:
+        return True
+    if first.identity is not None and first.identity == second.identity:
+        return True
+    return first.is_file and second.is_file and os.path.realpath(first.name) == os.path.realpath(second.name)
+
+
 def _identities(path: str | None) -> set[Any]:
     """What tells the file of this name from others: where it is, and device and inode of one that exists."""
-    if path is None:
-        return set()
-    found = Path(path)
-    return {os.path.realpath(path), identity_of(found.stat()) if found.exists() else None} - {None}
+    return set() if path is None else {os.path.realpath(path), _identity(path)} - {None}
+
+
+def _identity(path: str | None) -> tuple[int, int] | None:
+    """Device and inode of the regular file of this name, if there is one."""
+    try:
+        return None if path is None else identity_of(os.stat(path))
+    except (OSError, ValueError):  # a name that no file can have
+        return None
 
 
 def _is_special(path: str) -> bool:

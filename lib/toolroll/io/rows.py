@@ -28,6 +28,7 @@ Fields = dict[str, msgspec.Raw]
 
 _decode_fields = msgspec.json.Decoder(Fields).decode
 _encode = msgspec.json.encode
+MOST_BYTES = 256 << 20  #: of a line
 _BOM = b"\xef\xbb\xbf"
 _LONE_SURROGATE = re.compile(
     rb"(?i:\\u(?:d[89ab][0-9a-f]{2}(?!\\ud[c-f][0-9a-f]{2})|(?<!\\ud[89ab][0-9a-f]{2}\\u)d[c-f][0-9a-f]{2}))"
@@ -353,27 +354,44 @@ def clean(text: str) -> str:
     return " ".join(text.encode(errors="replace").decode().split())
 
 
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it; bytes of file names that are not UTF-8 become backslash escapes."""
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return str(value).encode(errors="backslashreplace").decode()
+
+
 def strip_bom(chunk: bytes) -> bytes:
     """The first bytes of a file without the byte-order mark that some editors write."""
     return chunk.removeprefix(_BOM)
 
 
-def split_lines(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
+def split_lines(chunks: Iterable[bytes], most: int = MOST_BYTES) -> Iterator[list[bytes]]:
     r"""Lines without their newline out of chunks of bytes, as many at a time as a chunk completes.
 
-    Takes time linear in the length of a line, however many chunks it spans.
+    Takes time linear in the length of a line, however many chunks it spans. OverflowError for one that is still going
+    on after `most` bytes: a small compressed file may hold a line that no memory does.
 
     >>> list(split_lines([b"a\nb", b"c", b"\n", b"d"]))
     [[b'a'], [b'bc'], [b'd']]
     """
     rest: list[bytes] = []
+    size = 0
     for chunk in chunks:
         lines = chunk.split(b"\n")
         rest.append(lines[0])
+        size += len(lines[0])
         if len(lines) > 1:
             lines[0] = b"".join(rest)
             rest = [lines.pop()]
+            size = len(rest[0])
             yield lines
+        elif size > most:
+            raise OverflowError(f"a line of more than {most >> 20} MiB")
     last = b"".join(rest)
     if last:
         yield [last]

@@ -332,7 +332,7 @@ class PackedFile:
             self.masks = masks_of(file.array("span"), self.items, self.tokens)
         except ToolrollError as error:
             raise file.wrong(error.why) from error
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             raise file.wrong("its header does not say how it is packed") from error
         for layer in self.layers:
             for part in PARTS:

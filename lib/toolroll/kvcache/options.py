@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,3 +143,26 @@ def scheme_options(option: type[click.Option]) -> list[click.Option]:
             help="The type in which lo and scale are stored.",
         ),
     ]
+
+
+def kernels_option(option: Callable[..., click.Option]) -> click.Option:
+    """--kernels, whose value is the `backend`."""
+    return option(
+        ["--kernels", "backend"],
+        type=click.Choice(["auto", "numpy", "numba"]),
+        default="auto",
+        show_default=True,
+        help="What computes codes.",
+    )
+
+
+def queries_option(option: Callable[..., click.Option]) -> click.Option:
+    """--queries, for files without any."""
+    return option(
+        ["--queries"],
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Make N queries a head up, where a file has none.",
+    )

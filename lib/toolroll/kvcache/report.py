@@ -105,7 +105,7 @@ def scaling_of(source: KVFile, layer: int, size: int) -> float:
     try:
         said = json.loads(source.file.about.get("scaling", "{}"))
         return float(said.get(str(layer), size**-0.5))
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise source.file.wrong("its header has a scaling that is none") from error
 
 

@@ -12,8 +12,11 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import pickle
 import shutil
+import struct
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -147,14 +150,14 @@ def find_model(name: str, notify: Callable[[str], None]) -> str:
         return str(shipped(name))
     path = Path(name)
     if path.is_file():
-        if path.suffix != ".gguf":
+        if path.suffix.lower() != ".gguf":
             raise ToolrollError("neither a folder nor a .gguf file", place=name)
         return str(prepare_gguf(path, notify))
     if path.is_dir():
         if not (path / "config.json").is_file() and not is_adapter(path):
             raise ToolrollError("the folder has no config.json", place=name)
         return name
-    if path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if path.suffix.lower() == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ToolrollError("no such file or folder", place=name)
     seek_hub(notify)
     return name
@@ -170,7 +173,9 @@ def own_files(name: str) -> tuple[Path, ...]:
 
 def short_name(name: str) -> str:
     """What records call the model `name`."""
-    return EMBEDDED if name == "embedded" else Path(name).stem if name.endswith(".gguf") else Path(name).resolve().name
+    if name == "embedded":
+        return EMBEDDED
+    return Path(name).stem if name.lower().endswith(".gguf") else Path(name).resolve().name
 
 
 def weights_id(place: str, model: Any) -> str:
@@ -200,7 +205,7 @@ def _one_line_errors(place: str) -> Iterator[None]:
     except (*known, SafetensorError) as error:
         if isinstance(error, RuntimeError) and "memory" in str(error).lower():
             raise
-        reason = first_line(error)
+        reason = first_line(error).rstrip(" .")
         raise ToolrollError(f"cannot be loaded as a causal language model: {reason}", place=place) from error
 
 
@@ -216,6 +221,7 @@ def whole(loaded: tuple[Any, dict[str, Any]]) -> Any:
 def quiet() -> Iterator[None]:
     """Keep transformers' and the hub's progress bars and advice off stderr; errors still raise."""
     from huggingface_hub.utils import logging as hub
+    from safetensors import SafetensorError
     from transformers.utils import logging
 
     level, bars, hub_level = logging.get_verbosity(), logging.is_progress_bar_enabled(), hub.get_verbosity()
@@ -223,7 +229,13 @@ def quiet() -> Iterator[None]:
     hub.set_verbosity(logging.ERROR)
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except pickle.UnpicklingError as error:
+        raise ValueError("its weights are a pickle of more than tensors, which is not loaded") from error
+    except (SafetensorError, struct.error, OverflowError) as error:  # of headers that lie
+        raise ValueError(first_line(error)) from error
     finally:
         logging.set_verbosity(level)
         hub.set_verbosity(hub_level)
@@ -247,10 +259,14 @@ def _write_folder(path: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False).save_pretrained(folder)
     source = whole(
         AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=torch.float32, output_loading_info=True
+            path.parent,
+            gguf_file=path.name,
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     )
     config = source.config

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolroll.errors import ToolrollError, UsageError, first_line
 from toolroll.models.base import Codec, TextEngine
@@ -24,113 +24,57 @@ _EMBEDDED = {
 }
 
 
+def _unheard(_: str) -> None:
+    """What hears nothing."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """The arguments of `open_text_engine`."""
-
-    model: str
-    base_url: str | None
-    device: str
-    dtype: str
-    batch_size: int | None
-    max_context: int | None
-    tokenizer: str | None
-    window: int
-    timeout_s: float
-    api_key_file: str | None
-    cache: str | None
-    trust_remote_code: bool
-    notify: Callable[[str], None]
-    stopped: Callable[[], bool] = lambda: False
-
-
-def open_text_engine(
-    *,
-    model: str = "embedded",
-    backend: str = "auto",
-    base_url: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    batch_size: int | None = None,
-    max_context: int | None = None,
-    tokenizer: str | None = None,
-    window: int = 16,
-    timeout_s: float = 120.0,
-    api_key_file: str | None = None,
-    cache: str | None = None,
-    trust_remote_code: bool = False,
-    notify: Callable[[str], None] = lambda _: None,
-) -> TextEngine:
-    """Open the text model `model` with the back end that `choose_backend` chooses; `notify` hears which, in one line.
+class Wanted:
+    """What a model is opened by.
 
     model: a Hugging Face folder, hub id or .gguf file, or "embedded"; for `openai` the server's name for it, where
-    "embedded" means the server's first; for `scripted` the file with the script. device, dtype, batch_size (sequences
-    at a time): in-process back ends. base_url, window (requests under way), timeout_s (seconds a try), api_key_file,
-    cache (a file of answers): servers. tokenizer: for `openai`, the tokenizer of the served model, which turns on work
-    in token ids. max_context: tokens, at most what the model has. Raises ToolrollError (UsageError for a choice that
-    cannot be).
+    "embedded" means the server's first; for `scripted` the file with the script. backend: what runs it, as
+    `choose_backend` has it. device, dtype, batch_size (sequences at a time): in-process back ends. base_url,
+    concurrency (requests under way), timeout_s (seconds a try), api_key_file, cache (a file of answers): servers.
+    tokenizer: for `openai`, the tokenizer of the served model, which turns on work in token ids. max_context: tokens,
+    at most what the model has. `notify` hears what was chosen, in one line.
     """
-    chosen = choose_backend(backend, base_url=base_url, device=device)
-    asked = _Asked(
-        model=model,
-        base_url=base_url,
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-        max_context=max_context,
-        tokenizer=tokenizer,
-        window=window,
-        timeout_s=timeout_s,
-        api_key_file=api_key_file,
-        cache=cache,
-        trust_remote_code=trust_remote_code,
-        notify=notify,
-    )
-    return _OPENERS[chosen](asked)
+
+    model: str = "embedded"
+    backend: str = "auto"
+    base_url: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int | None = None
+    max_context: int | None = None
+    tokenizer: str | None = None
+    concurrency: int = 16
+    timeout_s: float = 120.0
+    api_key_file: str | None = None
+    cache: str | None = None
+    trust_remote_code: bool = False
+    notify: Callable[[str], None] = _unheard
+
+    @property
+    def chosen(self) -> str:
+        """The back end."""
+        return choose_backend(self.backend, base_url=self.base_url, device=self.device)
 
 
-def open_image_text(
-    *,
-    model: str = "sprite",
-    backend: str = "auto",
-    base_url: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    batch_size: int | None = None,
-    max_context: int | None = None,
-    tokenizer: str | None = None,
-    window: int = 16,
-    timeout_s: float = 120.0,
-    api_key_file: str | None = None,
-    cache: str | None = None,
-    trust_remote_code: bool = False,
-    notify: Callable[[str], None] = lambda _: None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> ImageTextEngine:
-    """Open `model` for conversations with images, as `open_text_engine` opens one for text.
+def open_text_engine(**settings: Any) -> TextEngine:
+    """Open a text model; `settings` are fields of `Wanted`. UsageError for a choice that cannot be."""
+    wanted = Wanted(**settings)
+    return _OPENERS[wanted.chosen](wanted)
 
-    model: as there, or "sprite", the embedded image-text model, which also stands for a server's first; a text model
-    is opened, too, and refuses images. tokenizer: of a text model, or of a server's. `stopped`: asked between tokens,
-    in process; Stopped ends an answer when it says so. Raises ToolrollError (UsageError for a choice that cannot be).
+
+def open_image_text(**settings: Any) -> ImageTextEngine:
+    """Open a model for conversations with images, as `open_text_engine` opens one for text.
+
+    The model may also be "sprite", the embedded image-text model, which stands where none is named, and for a server's
+    first. A text model is opened, too, and refuses images. tokenizer: of a text model, or of a server's.
     """
-    chosen = choose_backend(backend, base_url=base_url, device=device)
-    asked = _Asked(
-        model=model,
-        base_url=base_url,
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-        max_context=max_context,
-        tokenizer=tokenizer,
-        window=window,
-        timeout_s=timeout_s,
-        api_key_file=api_key_file,
-        cache=cache,
-        trust_remote_code=trust_remote_code,
-        notify=notify,
-        stopped=stopped,
-    )
-    return _PICTURES[chosen](asked)
+    wanted = Wanted(**{"model": "sprite", **settings})
+    return _PICTURES[wanted.chosen](wanted)
 
 
 def choose_backend(backend: str, *, base_url: str | None = None, device: str = "auto") -> str:
@@ -158,70 +102,70 @@ def choose_backend(backend: str, *, base_url: str | None = None, device: str = "
     return "vllm" if torch.cuda.is_available() else "hf"
 
 
-def _open_hf(asked: _Asked) -> TextEngine:
+def _open_hf(wanted: Wanted) -> TextEngine:
     from toolroll.models.device import choose_device
     from toolroll.models.load import load_causal_lm
     from toolroll.models.text import HFEngine
 
-    device = choose_device(asked.device, asked.dtype)
-    _say(asked, f"transformers on {device.text}")
+    device = choose_device(wanted.device, wanted.dtype)
+    _say(wanted, f"transformers on {device.text}")
     loaded = load_causal_lm(
-        asked.model,
+        wanted.model,
         device,
-        tokenizer=asked.tokenizer,
-        trust_remote_code=asked.trust_remote_code,
-        notify=asked.notify,
+        tokenizer=wanted.tokenizer,
+        trust_remote_code=wanted.trust_remote_code,
+        notify=wanted.notify,
     )
-    return HFEngine(loaded, batch=asked.batch_size, max_context=asked.max_context, notify=asked.notify)
+    return HFEngine(loaded, batch=wanted.batch_size, max_context=wanted.max_context, notify=wanted.notify)
 
 
-def _open_vllm(asked: _Asked) -> VLLMEngine:
+def _open_vllm(wanted: Wanted) -> VLLMEngine:
     from toolroll.models.adapters import is_adapter
     from toolroll.models.load import find_model
     from toolroll.models.vllm import VLLMEngine
 
-    if is_adapter(asked.model):
-        raise UsageError("a LoRA adapter needs the hf back end", place=asked.model)
-    if asked.device not in ("auto", "cuda", "cpu"):
+    if is_adapter(wanted.model):
+        raise UsageError("a LoRA adapter needs the hf back end", place=wanted.model)
+    if wanted.device not in ("auto", "cuda", "cpu"):
         raise UsageError("vLLM takes its GPUs from CUDA_VISIBLE_DEVICES", place="--device")
-    _say(asked, "vLLM")
+    _say(wanted, "vLLM")
     return VLLMEngine(
-        find_model(asked.model, asked.notify),
-        codec=None if asked.tokenizer is None else _codec(asked),
-        dtype=asked.dtype,
-        batch_size=asked.batch_size,
-        max_context=asked.max_context,
-        trust_remote_code=asked.trust_remote_code,
+        find_model(wanted.model, wanted.notify),
+        codec=None if wanted.tokenizer is None else _codec(wanted),
+        dtype=wanted.dtype,
+        batch_size=wanted.batch_size,
+        max_context=wanted.max_context,
+        trust_remote_code=wanted.trust_remote_code,
     )
 
 
-def _open_openai(asked: _Asked) -> RemoteEngine:
+def _open_openai(wanted: Wanted) -> RemoteEngine:
     from toolroll.models.remote import RemoteEngine
 
-    assert asked.base_url is not None
+    assert wanted.base_url is not None
     engine = RemoteEngine(
-        asked.base_url,
-        model=None if asked.model in _EMBEDDED else asked.model,
-        codec=None if asked.tokenizer is None else _codec(asked),
-        max_context=asked.max_context,
-        window=asked.window,
-        timeout_s=asked.timeout_s,
-        api_key_file=None if asked.api_key_file is None else Path(asked.api_key_file),
-        cache=None if asked.cache is None else Path(asked.cache),
+        wanted.base_url,
+        model=None if wanted.model in _EMBEDDED else wanted.model,
+        codec=None if wanted.tokenizer is None else _codec(wanted),
+        max_context=wanted.max_context,
+        concurrency=wanted.concurrency,
+        timeout_s=wanted.timeout_s,
+        api_key_file=None if wanted.api_key_file is None else Path(wanted.api_key_file),
+        cache=None if wanted.cache is None else Path(wanted.cache),
     )
     how = "in token ids" if engine.codec is not None else "in text: no token ids, no tokenizer was named"
-    asked.notify(f"model {engine.server.model} at {engine.place} ({engine.server.dialect}), {how}")
+    wanted.notify(f"model {engine.server.model} at {engine.place} ({engine.server.dialect}), {how}")
     return engine
 
 
-def _open_scripted(asked: _Asked) -> TextEngine:
+def _open_scripted(wanted: Wanted) -> TextEngine:
     from toolroll.models.scripted import ScriptedEngine
 
-    asked.notify(f"model scripted by {asked.model}")
-    return ScriptedEngine(Path(asked.model), max_context=asked.max_context)
+    wanted.notify(f"model scripted by {wanted.model}")
+    return ScriptedEngine(Path(wanted.model), max_context=wanted.max_context)
 
 
-_OPENERS: dict[str, Callable[[_Asked], TextEngine]] = {
+_OPENERS: dict[str, Callable[[Wanted], TextEngine]] = {
     "hf": _open_hf,
     "vllm": _open_vllm,
     "openai": _open_openai,
@@ -229,53 +173,51 @@ _OPENERS: dict[str, Callable[[_Asked], TextEngine]] = {
 }
 
 
-def _pictures_hf(asked: _Asked) -> ImageTextEngine:
+def _pictures_hf(wanted: Wanted) -> ImageTextEngine:
     from toolroll.models.device import choose_device
     from toolroll.models.load import load_causal_lm
     from toolroll.models.pictures_hf import HFPictures
     from toolroll.models.vision import load_image_text
 
-    device = choose_device(asked.device, asked.dtype)
-    pictured = _takes_images(asked)
-    _say(asked, f"transformers on {device.text}{'' if pictured else '; it takes no images'}")
-    trust = asked.trust_remote_code
+    device = choose_device(wanted.device, wanted.dtype)
+    pictured = _takes_images(wanted)
+    _say(wanted, f"transformers on {device.text}{'' if pictured else '; it takes no images'}")
+    trust = wanted.trust_remote_code
     loaded = (
-        load_image_text(asked.model, device, trust_remote_code=trust, notify=asked.notify)
+        load_image_text(wanted.model, device, trust_remote_code=trust, notify=wanted.notify)
         if pictured
         else load_causal_lm(
-            asked.model, device, tokenizer=asked.tokenizer, trust_remote_code=trust, notify=asked.notify
+            wanted.model, device, tokenizer=wanted.tokenizer, trust_remote_code=trust, notify=wanted.notify
         )
     )
-    return HFPictures(
-        loaded, batch=asked.batch_size, max_context=asked.max_context, stopped=asked.stopped, notify=asked.notify
-    )
+    return HFPictures(loaded, batch=wanted.batch_size, max_context=wanted.max_context, notify=wanted.notify)
 
 
-def _pictures_vllm(asked: _Asked) -> ImageTextEngine:
+def _pictures_vllm(wanted: Wanted) -> ImageTextEngine:
     from toolroll.models.pictures_vllm import VLLMPictures
     from toolroll.models.vision import load_processor
 
-    pictured = _takes_images(asked)
+    pictured = _takes_images(wanted)
     processor = (
-        load_processor(asked.model, asked.notify, trust_remote_code=asked.trust_remote_code) if pictured else None
+        load_processor(wanted.model, wanted.notify, trust_remote_code=wanted.trust_remote_code) if pictured else None
     )
-    return VLLMPictures(_open_vllm(asked), processor)
+    return VLLMPictures(_open_vllm(wanted), processor)
 
 
-def _pictures_openai(asked: _Asked) -> ImageTextEngine:
+def _pictures_openai(wanted: Wanted) -> ImageTextEngine:
     from toolroll.models.pictures_remote import RemotePictures
 
-    return RemotePictures(_open_openai(asked))
+    return RemotePictures(_open_openai(wanted))
 
 
-def _pictures_scripted(asked: _Asked) -> ImageTextEngine:
+def _pictures_scripted(wanted: Wanted) -> ImageTextEngine:
     from toolroll.models.pictures_scripted import ScriptedPictures
 
-    asked.notify(f"model scripted by {asked.model}")
-    return ScriptedPictures(Path(asked.model), max_context=asked.max_context)
+    wanted.notify(f"model scripted by {wanted.model}")
+    return ScriptedPictures(Path(wanted.model), max_context=wanted.max_context)
 
 
-_PICTURES: dict[str, Callable[[_Asked], ImageTextEngine]] = {
+_PICTURES: dict[str, Callable[[Wanted], ImageTextEngine]] = {
     "hf": _pictures_hf,
     "vllm": _pictures_vllm,
     "openai": _pictures_openai,
@@ -283,29 +225,29 @@ _PICTURES: dict[str, Callable[[_Asked], ImageTextEngine]] = {
 }
 
 
-def _takes_images(asked: _Asked) -> bool:
+def _takes_images(wanted: Wanted) -> bool:
     from toolroll.models.vision import takes_images
 
-    pictured = takes_images(asked.model, asked.notify, trust_remote_code=asked.trust_remote_code)
-    if pictured and asked.tokenizer is not None:
+    pictured = takes_images(wanted.model, wanted.notify, trust_remote_code=wanted.trust_remote_code)
+    if pictured and wanted.tokenizer is not None:
         raise UsageError("an image-text model has a tokenizer of its own", place="--tokenizer")
     return pictured
 
 
-def _say(asked: _Asked, where: str) -> None:
-    asked.notify(f"model {_EMBEDDED.get(asked.model, asked.model)}; {where}")
+def _say(wanted: Wanted, where: str) -> None:
+    wanted.notify(f"model {_EMBEDDED.get(wanted.model, wanted.model)}; {where}")
 
 
-def _codec(asked: _Asked) -> Codec:
+def _codec(wanted: Wanted) -> Codec:
     from transformers import AutoTokenizer
 
     from toolroll.models.codec import HFCodec
     from toolroll.models.load import find_model
 
-    assert asked.tokenizer is not None
-    place = find_model(asked.tokenizer, asked.notify)
+    assert wanted.tokenizer is not None
+    place = find_model(wanted.tokenizer, wanted.notify)
     try:
-        return HFCodec(AutoTokenizer.from_pretrained(place, trust_remote_code=asked.trust_remote_code))
+        return HFCodec(AutoTokenizer.from_pretrained(place, trust_remote_code=wanted.trust_remote_code))
     except (OSError, ValueError, KeyError) as error:
         why = first_line(error)
-        raise ToolrollError(f"cannot be loaded as a tokenizer: {why}", place=asked.tokenizer) from error
+        raise ToolrollError(f"cannot be loaded as a tokenizer: {why}", place=wanted.tokenizer) from error

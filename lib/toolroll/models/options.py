@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from toolroll.errors import UsageError
+from toolroll.models.single_options import device_option, dtype_option, images_option, trust_option
 
 if TYPE_CHECKING:
     from toolroll.models.answers import Prompter
@@ -29,7 +31,7 @@ class ModelOptions:
     batch_size: int | None = None
     max_tokens: int = 8192
     tokenizer: str | None = None
-    window: int = 16
+    concurrency: int = 16
     timeout: float = 120.0
     api_key_file: str | None = None
     trust_remote_code: bool = False
@@ -46,7 +48,6 @@ class ModelOptions:
         *,
         cache: str | None = None,
         model: str | None = None,
-        stopped: Callable[[], bool] = lambda: False,
     ) -> ImageTextEngine:
         """Load the model (or another one, `model`) for conversations with images; else as `open`.
 
@@ -55,7 +56,7 @@ class ModelOptions:
         from toolroll.models.open import open_image_text
 
         name = model or ("sprite" if self.model == "embedded" else self.model)
-        return open_image_text(model=name, cache=cache, notify=notify, stopped=stopped, **self._settings())
+        return open_image_text(model=name, cache=cache, notify=notify, **self._settings())
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -66,11 +67,29 @@ class ModelOptions:
             "batch_size": self.batch_size,
             "max_context": self.max_tokens,
             "tokenizer": self.tokenizer,
-            "window": self.window,
+            "concurrency": self.concurrency,
             "timeout_s": self.timeout,
             "api_key_file": self.api_key_file,
             "trust_remote_code": self.trust_remote_code,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOptions:
+    """The values of the options that choose a model in this process, and where images are."""
+
+    model: str
+    device: str = "auto"
+    dtype: str = "auto"
+    images: Path | None = None
+    trust_remote_code: bool = False
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of a model in a folder, or its one file."""
+        from toolroll.models.load import own_files
+
+        return own_files(self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +161,7 @@ def policy_options(option: Callable[..., click.Option]) -> list[click.Option]:
         option(
             ["--policy"],
             section="Model",
-            type=click.Path(path_type=Path),
+            type=click.Path(path_type=Path, file_okay=False),
             metavar="DIR",
             help="Take the model from a policy directory's current version.",
         ),
@@ -179,15 +198,17 @@ def sampling_options(option: Callable[..., click.Option], *, temperature: float 
 
 def model_options(option: Callable[..., click.Option]) -> list[click.Option]:
     """The options, made by `option`, which is click.Option with a `section`."""
+    in_section = partial(option, section="Model")
 
     def make(*names: str, **settings: Any) -> click.Option:
-        return option(list(names), section="Model", **settings)
+        return in_section(list(names), **settings)
 
     return [
         make(
             "--model",
             default="embedded",
             show_default=True,
+            metavar="NAME",
             help="A Hugging Face folder or hub id, a .gguf file, or `embedded`: SmolLM2-135M-Instruct, good for "
             "format and plumbing, not for facts. For a server, the name it knows the model by.",
         ),
@@ -200,19 +221,8 @@ def model_options(option: Callable[..., click.Option]) -> list[click.Option]:
             "(transformers in process).",
         ),
         make("--base-url", metavar="URL", help="An OpenAI-compatible server, for example http://127.0.0.1:8000/v1."),
-        make(
-            "--device",
-            default="auto",
-            show_default=True,
-            help="auto (the freest GPU, else the CPU), cpu, cuda or cuda:N.",
-        ),
-        make(
-            "--dtype",
-            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-            default="auto",
-            show_default=True,
-            help="Type of weights and computation; auto is bfloat16 on a GPU, float32 on a CPU.",
-        ),
+        device_option(in_section),
+        dtype_option(in_section),
         make(
             "--batch-size",
             type=click.IntRange(min=1),
@@ -231,7 +241,7 @@ def model_options(option: Callable[..., click.Option]) -> list[click.Option]:
             help="Folder or hub id of the tokenizer, for a server whose token ids are wanted.",
         ),
         make(
-            "--window",
+            "--concurrency",
             type=click.IntRange(min=1),
             default=16,
             show_default=True,
@@ -246,9 +256,34 @@ def model_options(option: Callable[..., click.Option]) -> list[click.Option]:
         ),
         make(
             "--api-key-file",
+            type=click.Path(),
             metavar="FILE",
             help="File with the server's key; else TOOLROLL_API_KEY or OPENAI_API_KEY. Never given on the command "
             "line.",
         ),
-        make("--trust-remote-code", is_flag=True, help="Let a model's own repository run its Python code here."),
+        trust_option(in_section),
+    ]
+
+
+#: What may be chosen in this process, for `local_options`: the default, and the help.
+ANY_MODEL = (
+    "embedded",
+    "A language or image-text model: a Hugging Face folder, a hub id, a .gguf file, or `embedded`, of texts alone.",
+)
+IMAGE_TEXT_MODEL = (
+    "sprite",
+    "An image-text model: a Hugging Face folder or hub id, or `sprite`, the embedded one.",
+)
+
+
+def local_options(option: Callable[..., click.Option], models: tuple[str, str]) -> list[click.Option]:
+    """The options of `LocalOptions`, made by `option`, which is click.Option with a `section`."""
+    in_section = partial(option, section="Model")
+    default, text = models
+    return [
+        in_section(["--model"], default=default, show_default=True, metavar="NAME", help=text),
+        device_option(in_section),
+        dtype_option(in_section),
+        images_option(in_section),
+        trust_option(in_section),
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolroll.errors import RowError, Stopped
+from toolroll.errors import RowError
 from toolroll.io.rows import Row
 from toolroll.models.answers import FINISH, Prompter
 from toolroll.models.base import Completion, Message, Sampling
@@ -15,6 +15,7 @@ from toolroll.models.images import folder_of
 from toolroll.models.options import ModelOptions, PolicyOptions
 from toolroll.models.pictures import ImageTextEngine, Request, in_text, placed
 from toolroll.models.policy import PolicyVersion, current_policy
+from toolroll.run.blocks import in_blocks, to_do
 from toolroll.run.log import Log
 from toolroll.run.loop import Rows
 from toolroll.run.seeds import record_seed
@@ -29,6 +30,7 @@ class _Task:
     number: int
     seed: int
     request: Request | RowError
+    done: bool  # by the run that is resumed
 
 
 @dataclass(slots=True)
@@ -37,7 +39,7 @@ class PictureRollouts:
 
     Following it, a newer version is loaded between two batches. `draw` says how an answer with a seed is drawn. Images
     are in `folder`, else in that of the row's file. The seed and the row's id, its draw and the number of the sample
-    determine each answer's own seed. Close it when done.
+    determine each answer's own seed. Asked to stop, it answers what is in hand. Close it when done.
     """
 
     model: ModelOptions
@@ -59,7 +61,7 @@ class PictureRollouts:
         if self._engine is None:
             self.version = self._newest()
             path = None if self.version is None else str(self.version.path)
-            self._engine = self.model.open_image_text(self.log.note, model=path, stopped=lambda: bool(self.stop))
+            self._engine = self.model.open_image_text(self.log.note, model=path)
         return self._engine
 
     def close(self) -> None:
@@ -70,18 +72,10 @@ class PictureRollouts:
 
     def run(self, rows: Rows[Any]) -> Iterator[Row[Any]]:
         """A row for each sample of each of `rows`, in order."""
-        tasks: list[_Task] = []
         room = _ROOM * self.engine.capacity
-        try:
-            for task in self._tasks(rows):
-                tasks.append(task)
-                if len(tasks) >= room or not (self._left or rows.ready()):
-                    yield from self._answered(tasks)
-                    tasks = []
-            if not self.stop:
+        for block in in_blocks(self._tasks(rows), lambda: room, lambda: self._left > 0 or rows.ready()):
+            if tasks := to_do(block, lambda task: task.done, more=rows.more_written()):
                 yield from self._answered(tasks)
-        except Stopped:
-            return
 
     def _newest(self) -> PolicyVersion | None:
         return None if self.policy.policy is None else current_policy(self.policy.policy)
@@ -92,16 +86,15 @@ class PictureRollouts:
                 self._left = self.samples - number - 1
                 if self.stop:
                     return
-                if rows.done(row.view.id, number):
-                    self.log.counts.skipped += 1
-                    continue
+                done = rows.done(row.view.id, number)
+                self.log.counts.skipped += done
                 draw = () if row.view.draw is None else (row.view.draw,)
                 seed = record_seed(self.seed, row.view.id, number, *draw)
                 try:
                     request: Request | RowError = self._request(row, seed)
                 except RowError as error:
                     request = error
-                yield _Task(row, number, seed, request)
+                yield _Task(row, number, seed, request, done)
 
     def _request(self, row: Row[Any], seed: int) -> Request:
         folder = self.folder or folder_of(row.place)
@@ -118,7 +111,8 @@ class PictureRollouts:
         made = []
         for task in tasks:
             answer = task.request if isinstance(task.request, RowError) else next(answers)
-            made.append(self._row(task, answer))
+            if not task.done:
+                made.append(self._row(task, answer))
         return made
 
     def _row(self, task: _Task, answer: Completion | Exception) -> Row[Any]:

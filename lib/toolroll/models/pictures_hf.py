@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from toolroll.errors import RowError, Stopped, ToolrollError
+from toolroll.errors import RowError, ToolrollError
 from toolroll.models.base import Completion, Finish, Usage
 from toolroll.models.codec import HFCodec
 from toolroll.models.device import is_out_of_memory
@@ -52,8 +52,7 @@ class HFPictures:
 
     `batch`: requests answered together (at most 32 on the CPU, 64 on a GPU, and fewer long ones, when None); halved
     when memory runs out, of which `notify` hears. `max_context`: tokens, at most (and when None) what the model was
-    trained for. `stopped` is asked between tokens; Stopped is raised when it says so. Raises ToolrollError for a model
-    that it cannot run.
+    trained for. Raises ToolrollError for a model that it cannot run.
     """
 
     _kind: type[Batches] = SharedBatches  # what writes
@@ -64,7 +63,6 @@ class HFPictures:
         *,
         batch: int | None = None,
         max_context: int | None = None,
-        stopped: Callable[[], bool] = lambda: False,
         notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         _refuse(loaded)
@@ -86,7 +84,7 @@ class HFPictures:
         self.max_context: int | None = min(filter(None, (max_context, trained)), default=None)
         self._known: dict[Any, tuple[Sequence[int], dict[str, torch.Tensor]]] = {}  # prompts of the window, as read
         self._batches: Batches | None = self._kind(
-            loaded.model, loaded.codec.eos_ids, most=self.max_context, top=0, codec=loaded.codec, stopped=stopped
+            loaded.model, loaded.codec.eos_ids, most=self.max_context, top=0, codec=loaded.codec
         )
 
     def answer(self, requests: Iterable[Request]) -> list[Completion | Exception]:
@@ -222,8 +220,7 @@ class HFPictures:
 
     def _write(self, jobs: list[Job[Completion]]) -> list[Completion | Exception]:
         written = self._ready().write([job.asked for job in jobs])
-        if written is None:
-            raise Stopped("stopped while answers were written")
+        assert written is not None  # nothing stops it
         self.usage.prefilled += sum(len(job.asked.ids) for job in jobs)
         self.usage.generated += sum(len(one.ids) for one in written)
         return [self._completion(job, one) for job, one in zip(jobs, written, strict=True)]
@@ -238,8 +235,7 @@ class HFPictures:
 
     def _score(self, jobs: list[Job[Scored]]) -> list[Scored | Exception]:
         rows = self._ready().score([job.asked for job in jobs], [job.given for job in jobs])
-        if rows is None:
-            raise Stopped("stopped while answers were scored")
+        assert rows is not None
         self.usage.prefilled += sum(job.size for job in jobs)
         return [
             Scored(job.given, tuple(row))

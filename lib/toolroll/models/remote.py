@@ -45,10 +45,10 @@ class RemoteEngine:
     its first. codec: only when it is the served model's tokenizer and the server takes ids as prompts (vLLM, llama.cpp,
     SGLang do); a sequence falls back to text from the first part without ids on, so give `Generate.text` too.
     max_context: tokens, at most (and when None) what the server says.
-    window: requests under way at once (>= 1). timeout_s, tries, deadline_s: one try, number of tries, all tries of a
-    request. cache: file for answers; its keys hold address, model and request, never the API key. logprobs_mode:
-    "processed" for a vLLM server started with `--logprobs-mode processed_logprobs`; log-probs that are not those at
-    the sampling temperature are left out (None) rather than passed on.
+    concurrency: requests under way at once (>= 1). timeout_s, tries, deadline_s: one try, number of tries, all tries of
+    a request. cache: file for answers; its keys hold address, model and request, never the API key. logprobs_mode:
+    "processed" for a vLLM server started with `--logprobs-mode processed_logprobs`; log-probs that are not those at the
+    sampling temperature are left out (None) rather than passed on.
 
     Asks GET /models at once: a server that cannot be reached is a ToolrollError here and a RowError later.
     """
@@ -60,7 +60,7 @@ class RemoteEngine:
         model: str | None = None,
         codec: Codec | None = None,
         max_context: int | None = None,
-        window: int = 16,
+        concurrency: int = 16,
         timeout_s: float = 300.0,
         tries: int = 5,
         deadline_s: float = 900.0,
@@ -70,18 +70,18 @@ class RemoteEngine:
         logprobs_mode: LogprobsMode = "raw",
     ) -> None:
         self.codec = codec
-        self.capacity = window
+        self.capacity = concurrency
         self.usage = Usage()
         self._logprobs_mode = logprobs_mode
         self._wire = Wire(
             base_url,
             key=api_key(api_key_file),
-            connections=window,
+            connections=concurrency,
             timeout_s=timeout_s,
             tries=tries,
             deadline_s=deadline_s,
         )
-        self._pool = ThreadPoolExecutor(window, thread_name_prefix="toolroll-request")
+        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="toolroll-request")
         self._closed = False
         self._cache: Cache | None = None
         self._sequences: dict[Hashable, _Sequence] = {}
@@ -144,13 +144,13 @@ class RemoteEngine:
             future.cancel()
 
     def chat(self, requests: Iterable[tuple[Sequence[Message], Sampling]]) -> list[Completion | Exception]:
-        """Answer independent conversations, in order, `window` at a time; a failed one is its RowError."""
+        """Answer independent conversations, in order, `concurrency` at a time; a failed one is its RowError."""
         return self.chat_later((partial(list, messages), sampling) for messages, sampling in requests)
 
     def chat_later(
         self, requests: Iterable[tuple[Callable[[], Sequence[Mapping[str, Any]]], Sampling]]
     ) -> list[Completion | Exception]:
-        """As `chat`, of messages that are made when they are sent: large ones are in memory `window` at a time.
+        """As `chat`, of messages that are made when they are sent: large ones are in memory `concurrency` at a time.
 
         They are made in other threads. A RowError there belongs to its conversation.
         """

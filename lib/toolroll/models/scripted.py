@@ -162,5 +162,5 @@ def _rule(place: str, line: str) -> tuple[re.Pattern[str], str | Exception]:
         return re.compile(rule["match"]), answer
     except UnicodeEncodeError as error:
         raise ToolrollError("lone surrogate in a string", place=place) from error
-    except (ValueError, KeyError, TypeError, re.error) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, re.error) as error:
         raise ToolrollError('expected {"match": regular expression, "reply": text}', place=place) from error

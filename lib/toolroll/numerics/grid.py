@@ -12,6 +12,7 @@ PRECISIONS = ("bf16", "fp16", "fp32", "layercast")
 LINEAR = ("auto", "fused", "blocked", "naive")
 KEPT = ("auto", "bf16", "fp16", "fp32")
 KV = ("auto", "bf16", "fp16", "fp32")
+WORDS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}  #: what other options of types say
 ATTENTION = ("sdpa", "eager", "alone")
 
 
@@ -45,8 +46,8 @@ AXES: Mapping[str, Sequence[str] | None] = {
 def read_axis(name: str, text: str, *, place: str) -> tuple[str | int, ...]:
     """The values of an axis, given with commas between. UsageError for what is none.
 
-    >>> read_axis("batch", "1,8,16", place="--grid")
-    (1, 8, 16)
+    >>> read_axis("batch", "1,8,16", place="--grid"), read_axis("precision", "bf16,float32", place="--grid")
+    ((1, 8, 16), ('bf16', 'fp32'))
     """
     if name not in AXES:
         raise UsageError(f"{name!r} is not one of {', '.join(AXES)}", place=place)
@@ -94,9 +95,9 @@ def settings(axes: Mapping[str, Sequence[str | int]]) -> list[Setting]:
 def _value(name: str, text: str, place: str) -> str | int:
     words = AXES[name]
     if words is not None:
-        if text not in words:
+        if WORDS.get(text, text) not in words:
             raise UsageError(f"{name}: {text!r} is not one of {', '.join(words)}", place=place)
-        return text
+        return WORDS.get(text, text)
     if not text.isdigit() or int(text) < 1:
         raise UsageError(f"{name}: {text!r} is not a whole number from 1", place=place)
     return int(text)

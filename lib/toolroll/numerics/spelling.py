@@ -23,7 +23,7 @@ def speller(name: str, notify: Callable[[str], None] = lambda _: None) -> Spelle
 
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(find_model(name, notify))
+            tokenizer = AutoTokenizer.from_pretrained(find_model(name, notify), trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         why = first_line(error)
         raise ToolrollError(f"cannot be loaded as a tokenizer: {why}", place=name) from error

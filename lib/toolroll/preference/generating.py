@@ -73,15 +73,15 @@ class Generator:
 
         self.options = options
         self._strength, self._ladder = options.strength(), options.levels()
-        mixing = Mixing(options.mix, options.cut)  # type: ignore[arg-type]
+        mixing = Mixing(options.mix, options.plausibility)  # type: ignore[arg-type]
         mixing.check(*options.bounds(), place="--ladder" if options.ladder else "--h")
         ships = model.base_url is None and model.model in ("embedded", "sprite")
         self._lines: tuple[str, ...] = (DESCRIBE,) if ships else PROMPTS
-        if options.prompts is not None:
-            lines = read_template(options.prompts).splitlines()
+        if options.prompt_list is not None:
+            lines = read_template(options.prompt_list).splitlines()
             self._lines = tuple(line.strip() for line in lines if line.strip())
             if not self._lines:
-                raise ToolrollError("no line with a prompt", place=str(options.prompts))
+                raise ToolrollError("no line with a prompt", place=str(options.prompt_list))
         self._sampling = replace(sampling, max_tokens=options.response_tokens)
         self._seed = seed
         self._folder = folder
@@ -115,7 +115,7 @@ class Generator:
         if not self._asks:
             return _PAIRS
         each = 1 if self._strength is None else 2
-        return max(1, 2 * self.engine().capacity // (self.options.pairs * each))
+        return max(1, 2 * self.engine().capacity // (self.options.samples * each))
 
     def _open(self) -> ImageTextEngine:
         if self.options.bounds() == (0.0, 0.0):
@@ -147,7 +147,7 @@ class Generator:
         plan = planned(
             fields["id"],
             seed=self._seed,
-            pairs=self.options.pairs,
+            pairs=self.options.samples,
             positive=self.options.h_chosen,
             negative=self._strength,
             ladder=self._ladder,

@@ -318,5 +318,5 @@ def read_synonyms(path: Path) -> Synonyms:
         raise ToolrollError("expected one object of names, each with a list of words", place=str(path))
     try:
         return Synonyms(table)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ToolrollError(str(error), place=str(path)) from error

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from toolroll.errors import UsageError
+from toolroll.models.single_options import length_option
 from toolroll.preference.strength import Strength, numbers, read_strength
 
 
@@ -22,11 +24,11 @@ class GenerationOptions:
     h_clip: bool = False
     h_chosen: float = 0.0
     ladder: str | None = None
-    pairs: int = 1
+    samples: int = 1
     mix: str = "logit"
-    cut: float = 0.1
+    plausibility: float = 0.1
     uncond: str = "drop"
-    prompts: Path | None = None
+    prompt_list: Path | None = None
     response_tokens: int = 256
     round: int | None = None
 
@@ -79,7 +81,7 @@ def generation_options(option: Callable[..., click.Option]) -> list[click.Option
             metavar="H,...",
             help="An answer for each of these levels, and all pairs of them; the lower h is chosen.",
         ),
-        make("--pairs", type=click.IntRange(min=1), default=1, help="Pairs, or ladders, a row."),
+        make("--samples", type=click.IntRange(min=1), default=1, help="Pairs, or ladders, a row."),
         make(
             "--mix",
             type=click.Choice(["logit", "prob", "switch", "switch-word", "switch-sentence"]),
@@ -88,7 +90,7 @@ def generation_options(option: Callable[..., click.Option]) -> list[click.Option
             "token, word or sentence.",
         ),
         make(
-            "--cut",
+            "--plausibility",
             type=click.FloatRange(0, 1),
             default=0.1,
             help="With h below 0: the share of the best token's probability below which none is taken.",
@@ -101,13 +103,13 @@ def generation_options(option: Callable[..., click.Option]) -> list[click.Option
             "file as prompt), shuffle:FILE (the image of another row of the file).",
         ),
         make(
-            "--prompts",
+            "--prompt-list",
             type=click.Path(path_type=Path),
             metavar="FILE",
             help="What rows without a prompt ask: a line of this file, else one of eight that ask for a description "
             "(of sprite the one that it knows).",
         ),
-        make("--response-tokens", type=click.IntRange(min=1), default=256, help="Longest answer."),
+        length_option(partial(option, section="Generation"), 256),
         make(
             "--round",
             type=click.IntRange(min=0),

@@ -85,7 +85,7 @@ def scoring_options(option: Callable[..., click.Option]) -> list[click.Option]:
             help="What is shorter belongs to the sentence before it.",
         ),
         make("--clip-batch", type=click.IntRange(min=1), default=32, help="Images at a time."),
-        make("--clip-cache", metavar="FILE", help="Keep the vectors of images in this file."),
+        make("--clip-cache", type=click.Path(), metavar="FILE", help="Keep the vectors of images in this file."),
         make("--clip-device", default="auto", help="auto (the freest GPU, else the CPU), cpu, cuda or cuda:N."),
         make("--trust-clip-code", is_flag=True, help="Let the encoder's own repository run its Python code here."),
     ]

@@ -103,7 +103,7 @@ def plan_options(option: Callable[..., click.Option]) -> list[click.Option]:
             "--plan",
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="What vprune-plan --out wrote; the options below go before it.",
+            help="What vprune-plan --out wrote (.json); the options below go before it.",
         ),
         make(
             "--window",
@@ -112,17 +112,7 @@ def plan_options(option: Callable[..., click.Option]) -> list[click.Option]:
             help="A visual token attends to the W x W square around it in its own image, and to the text before; 0 is "
             "no window. [default: 0]",
         ),
-        make(
-            "--window-causal/--no-window-causal",
-            default=None,
-            help="In the window, only what comes earlier; or later neighbours too, as the authors' checkpoints need. "
-            "[default: window-causal]",
-        ),
-        make(
-            "--cross-tile/--no-cross-tile",
-            default=None,
-            help="With a window, all visual tokens of earlier images and tiles are seen too. [default: no-cross-tile]",
-        ),
+        *window_options(option),
         make(
             "--heads",
             metavar="FILE|N",
@@ -150,55 +140,48 @@ def plan_options(option: Callable[..., click.Option]) -> list[click.Option]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """The values of the options that choose a model in this process, and where images are."""
-
-    model: str = "sprite"
-    device: str = "auto"
-    dtype: str = "auto"
-    images: Path | None = None
-    trust_remote_code: bool = False
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files of a model in a folder, or its one file."""
-        from toolroll.models.load import own_files
-
-        return own_files(self.model)
-
-
-def run_options(option: Callable[..., click.Option]) -> list[click.Option]:
-    """The options of `RunOptions`, made by `option`, which is click.Option with a `section`."""
+def window_options(option: Callable[..., click.Option]) -> list[click.Option]:
+    """The options of `PlanOptions` that say what a window leaves out."""
 
     def make(*names: str, **settings: Any) -> click.Option:
-        return option(list(names), section="Model", **settings)
+        return option(list(names), section=SECTION, **settings)
 
     return [
         make(
-            "--model",
-            default="sprite",
-            show_default=True,
-            help="An image-text model: a Hugging Face folder or hub id, or `sprite`, the embedded one.",
+            "--window-causal/--no-window-causal",
+            default=None,
+            help="In the window, only what comes earlier; or later neighbours too, as the authors' checkpoints need. "
+            "[default: window-causal]",
         ),
         make(
-            "--device",
-            default="auto",
+            "--cross-tile/--no-cross-tile",
+            default=None,
+            help="With a window, all visual tokens of earlier images and tiles are seen too. [default: no-cross-tile]",
+        ),
+    ]
+
+
+def pairs_option(option: Callable[..., click.Option]) -> click.Option:
+    """--pairs."""
+    return option(
+        ["--pairs"],
+        type=click.Choice(["full", "causal"]),
+        default="full",
+        show_default=True,
+        help="Count all pairs of visual tokens, as the paper does, or each once.",
+    )
+
+
+def choice_options(option: Callable[..., click.Option]) -> list[click.Option]:
+    """The options of commands that choose heads."""
+    return [
+        option(
+            ["--protect-layers"],
+            type=click.IntRange(min=0),
+            default=2,
             show_default=True,
-            help="auto (the freest GPU, else the CPU), cpu, cuda or cuda:N.",
+            metavar="N",
+            help="The first N layers keep all heads.",
         ),
-        make(
-            "--dtype",
-            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-            default="auto",
-            show_default=True,
-            help="Type of weights and computation; auto is bfloat16 on a GPU, float32 on a CPU.",
-        ),
-        make(
-            "--images",
-            type=click.Path(path_type=Path),
-            metavar="DIR",
-            help="Where images are; else the folder of the rows.",
-        ),
-        make("--trust-remote-code", is_flag=True, help="Let a model's own repository run its Python code here."),
+        option(["--group-heads"], is_flag=True, help="Decide together on heads that share keys and values."),
     ]

@@ -156,7 +156,7 @@ def read_plan(path: Path) -> Plan:
         made = json.loads(path.read_bytes())
     except OSError as error:
         raise ToolrollError(error.strerror or str(error), place=str(path)) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ToolrollError("is not JSON", place=str(path)) from error
     if not isinstance(made, dict) or not {"window", "ffn", "cut"} <= made.keys():
         raise ToolrollError("is no plan of vprune-plan", place=str(path))

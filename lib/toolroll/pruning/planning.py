@@ -216,7 +216,7 @@ class Search:
             if not tried:
                 raise ToolrollError(
                     f"no plan of these rungs leaves {budget:g} of the visual FLOPs; the last leaves "
-                    f"{now.visual_ratio:.3f}: allow more with --windows, --keep-heads, --ffns, --cuts",
+                    f"{now.visual_ratio:.3f}: allow more with --windows, --head-shares, --ffns, --cuts",
                     place="--budget",
                 )
             before = now

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from toolroll.models.asked import PromptReader
     from toolroll.models.base import Sampling
     from toolroll.models.load import Loaded
-    from toolroll.models.options import PromptOptions
+    from toolroll.models.options import LocalOptions, PromptOptions
     from toolroll.pruning.flops import Pairs
-    from toolroll.pruning.options import PlanOptions, RunOptions
+    from toolroll.pruning.options import PlanOptions
     from toolroll.pruning.shape import Shape
     from toolroll.run.log import Log
 
@@ -46,7 +46,7 @@ class Session:
 
     @classmethod
     def opened(
-        cls, running: RunOptions, pruning: PlanOptions, asking: PromptOptions, log: Log, stopped: Callable[[], bool]
+        cls, running: LocalOptions, pruning: PlanOptions, asking: PromptOptions, log: Log, stopped: Callable[[], bool]
     ) -> Session:
         """Load the model and see whether it can be pruned so."""
         loaded = open_model(

@@ -115,7 +115,7 @@ def shape_of_model(name: str, notify: Callable[[str], None] = lambda _: None) ->
     place = find_model(name, notify)
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(place)
+            config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         why = first_line(error)
         raise ToolrollError(f"has no configuration that can be read: {why}", place=name) from error

@@ -102,7 +102,7 @@ def read_corpus(path: Path) -> Iterator[Passage]:
     ToolrollError with `file:line` for what is not a passage, with the file for what cannot be read.
     """
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield _parse(line, f"{path}:{number}")

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from toolroll.errors import ToolrollError, UsageError
+from toolroll.errors import ToolrollError, UsageError, first_line
 from toolroll.rag.corpus import Hit, Passage, contents
 from toolroll.rag.index import Corpus, new_index, read_manifest, top_k, write_corpus, write_manifest
 
@@ -41,15 +41,15 @@ class Encoder:
 
     def __init__(self, model: str, *, max_tokens: int = 256, device: str = "cpu", batch_size: int = 32) -> None:
         from transformers import AutoModel, AutoTokenizer
-        from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()
+        from toolroll.models.load import quiet
+
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(model)
-            self._model = AutoModel.from_pretrained(model).to(device).eval()
+            with quiet():
+                self._tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+                self._model = AutoModel.from_pretrained(model, trust_remote_code=False).to(device).eval()
         except (OSError, ValueError) as error:
-            why = str(error).strip().splitlines()[0]
-            raise ToolrollError(f"the encoder cannot be loaded ({why})", place=model) from error
+            raise ToolrollError(f"the encoder cannot be loaded ({first_line(error)})", place=model) from error
         self._max_tokens = min(max_tokens, getattr(self._model.config, "max_position_embeddings", max_tokens))
         self._device, self._batch_size = device, batch_size
         self._lock = threading.Lock()

@@ -30,7 +30,7 @@ __all__ = [
 #: The modules with records, in the order of toolroll-records(5).
 MODULES = (
     *("rollouts", "checking", "rag", "training", "curriculum", "abduction", "numerics", "world", "spygame"),
-    *("preference", "pruning", "kvcache", "segment", "nvs"),
+    *("preference", "pruning", "kvcache", "segment", "nvs", "machine"),
 )
 
 

@@ -130,7 +130,7 @@ class ScoredSet(HypothesisSet, kw_only=True, frozen=True):
         list[bool] | None,
         said(
             "For k = 1, 2, ...: whether one of the first k hypotheses gets all of `test` right, a check against known "
-            "answers that is no part of the scores (--top-k)."
+            "answers that is no part of the scores (--transfer)."
         ),
     ] = None
     differences: Annotated[list[Difference] | None, said("How valid hypotheses differ, in pairs (--explain).")] = None

@@ -131,7 +131,7 @@ class PuzzleReward(Record, kw_only=True, frozen=True):
     total: Annotated[float, said("The reward.", ge=-3, le=3)]
     parts: Annotated[PuzzleParts, said("Its parts; they add up to `total`.")]
     A: Annotated[int, said("1 if each person is named once, and rightly, else 0.", ge=0, le=1)]
-    F: Annotated[int, said("1 if the response has the form of `--format`, else 0.", ge=0, le=1)]
+    F: Annotated[int, said("1 if the response has the form of `--answer-format`, else 0.", ge=0, le=1)]
     right_frac: Annotated[float, said("Share of people named rightly.", ge=0, le=1)]
     said: Annotated[
         list[bool | None],

@@ -60,7 +60,8 @@ class Contract:
 class Settings:
     """The options of a run that every command has.
 
-    `kept` are options of the command's own, with the files they name, that it writes beside its output.
+    `kept` are options of the command's own, with the files they name, that it writes beside its output. `given` are
+    files that its options name and that it reads. `state` is a file that it goes on from and writes anew.
     """
 
     inputs: tuple[str, ...] = ()
@@ -75,6 +76,8 @@ class Settings:
     group_by: tuple[str, ...] = ()
     table: bool = False
     kept: tuple[tuple[str, str], ...] = ()
+    given: tuple[str, ...] = ()
+    state: str | None = None
 
 
 def each(rows: Iterable[Row[V]], function: Callable[[Row[V]], Row[V]]) -> Iterator[Row[V]]:

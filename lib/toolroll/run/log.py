@@ -40,6 +40,7 @@ class Log:
     json: bool = False
     shard: str | None = None
     counts: Counts = field(default_factory=Counts)
+    failed: bool = False  #: by `fail`
 
     def __post_init__(self) -> None:
         self._started = time.monotonic()
@@ -50,6 +51,11 @@ class Log:
     def error(self, why: str, place: str = "") -> None:
         """Why the run failed or a row was refused; said at every level."""
         self._say("error", why, place)
+
+    def fail(self, why: str, place: str = "") -> None:
+        """What the result says is not as it should be: the run is completed, and its exit code is 1."""
+        self.failed = True
+        self.error(why, place)
 
     def warn(self, why: str, place: str = "") -> None:
         """Something the user should know although the run goes on."""

@@ -16,7 +16,7 @@ import orjson
 
 from toolroll.errors import RowError, Stopped, ToolrollError
 from toolroll.io.inputs import Reader
-from toolroll.io.outputs import Sink, check_distinct
+from toolroll.io.outputs import Sink, check_distinct, held
 from toolroll.io.rows import (
     BadRow,
     PassedRow,
@@ -27,6 +27,7 @@ from toolroll.io.rows import (
     holds_floats,
     is_error_row,
     key_reader,
+    plain,
     read_error,
     row_decoder,
     unknown_field,
@@ -165,8 +166,9 @@ class Run:
                 self._blocks,
                 lambda: bool(self.sink.kept),
             )
-            for item in make(rows) or ():
-                self._take(item)
+            with held(self.settings.state):
+                for item in make(rows) or ():
+                    self._take(item)
             self._finish()
             complete = True
         except BrokenPipeError as error:  # of something else than our outputs, which raise OutputClosed
@@ -179,8 +181,12 @@ class Run:
     def _start(self) -> None:
         settings = self.settings
         sinks = [self.sink, *([self.error_sink] if self.error_sink else [])]
-        check_distinct(self.reader.files, sinks, settings.kept)
+        check_distinct(self.reader.files, sinks, settings.kept, settings.given)
         if self.manifest is not None and self.sink.is_file:
+            stateful = settings.state is not None or self.contract.consumes
+            if settings.resume and self.sink.is_whole and self.manifest.is_of(str(settings.output), stateful=stateful):
+                with _told(self.sink):
+                    self.sink.take_up()
             self.manifest.begin(str(settings.output), resume=settings.resume and not self.sink.is_new)
         for sink in sinks:
             with _told(sink):
@@ -393,7 +399,10 @@ class Run:
                 self._table.append(item)
                 self.log.counts.written += 1
                 return
-            line = orjson.dumps(item)
+            try:
+                line = orjson.dumps(item)
+            except TypeError:  # for the name of a file that is not UTF-8
+                line = orjson.dumps(plain(item))
         self._put(line)
 
     def _put(self, line: bytes) -> None:

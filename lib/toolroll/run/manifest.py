@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from toolroll import __version__
-from toolroll.errors import UsageError
+from toolroll.errors import ToolrollError, UsageError
+from toolroll.io.rows import plain
 
 PACKAGES = ("orjson", "msgspec", "torch", "transformers", "vllm", "numpy", "bm25s")
 
@@ -33,13 +34,19 @@ class Manifest:
         """Leave the settings beside the unfinished output, or with `resume` check that they are the same."""
         import orjson
 
+        from toolroll.io.filesystem import write_atomically
+
         path = Path(output + ".part.meta.json")
         record = _dumps({"command": self.command, "version": __version__, "settings": self.settings})
         if resume and path.exists():
-            before, now = orjson.loads(path.read_bytes()), orjson.loads(record)
-            if before["command"] != self.command:
-                raise UsageError(f"{output}.part is of {before['command']}", place="--resume")
-            before, now = before["settings"], now["settings"]
+            now = orjson.loads(record)["settings"]
+            try:
+                before = orjson.loads(path.read_bytes())
+                command, before = str(before["command"]), dict(before["settings"])
+            except (ValueError, TypeError, KeyError) as error:
+                raise ToolrollError("is damaged, so that its settings are not known", place=str(path)) from error
+            if command != self.command:
+                raise UsageError(f"{output}.part is of {command}", place="--resume")
             for name in sorted({*before, *now}):
                 if before.get(name) != now.get(name):
                     raise UsageError(
@@ -47,7 +54,25 @@ class Manifest:
                         place=f"--resume: {name}",
                     )
             return
-        path.write_bytes(record)
+        write_atomically(path, record)  # or a kill could leave half of it
+
+    def is_of(self, output: str, *, stateful: bool) -> bool:
+        """Whether a complete output is of a run with these settings that cannot just be made again.
+
+        That is one that was killed before it could write the manifest, and a whole one whose command has gone on with
+        its state: that knows the rows, and would not tell of them again.
+        """
+        import orjson
+
+        for name in (".part.meta.json", *([".meta.json"] if stateful else [])):
+            try:
+                before = orjson.loads(Path(output + name).read_bytes())
+                same = before["command"] == self.command and before["settings"] == plain(self.settings)
+            except (OSError, ValueError, TypeError, KeyError):
+                continue
+            if same:
+                return True
+        return False
 
     def forget(self, output: str) -> None:
         """Nothing of this run is left to resume."""
@@ -80,18 +105,7 @@ class Manifest:
 def _dumps(record: dict[str, Any]) -> bytes:
     import orjson
 
-    return orjson.dumps(_plain(record), option=orjson.OPT_INDENT_2) + b"\n"
-
-
-def _plain(value: Any) -> Any:
-    """`value` as JSON can hold it; bytes of file names that are not UTF-8 become backslash escapes."""
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return str(value).encode(errors="backslashreplace").decode()
+    return orjson.dumps(plain(record), option=orjson.OPT_INDENT_2) + b"\n"
 
 
 def loaded_versions() -> dict[str, str]:

@@ -34,7 +34,7 @@ class Asked:
         if line is not None and file is not None:
             raise UsageError("give one of --prompts and --prompts-file", place="--prompts")
         if not background.strip():
-            raise UsageError("the background has no name", place="--background")
+            raise UsageError("the background has no name", place="--background-class")
         try:
             prompts = read_prompts(line) if line is not None else None if file is None else read_prompts_file(file)
         except RowError as error:

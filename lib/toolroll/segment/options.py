@@ -29,7 +29,7 @@ class ModelShape:
 
     def __post_init__(self) -> None:
         if self.width % 32:
-            raise UsageError("want a multiple of 32", place="--width")
+            raise UsageError("want a multiple of 32", place="--decoder-width")
         if self.freeze_base and not self.base:
             raise UsageError("goes with --base", place="--freeze-base")
 
@@ -98,7 +98,8 @@ def shape_options(option: Callable[..., click.Option]) -> list[click.Option]:
             help="Where in a layer they do: first, behind the attention to the image, or last.",
         ),
         make(
-            "--text",
+            "--text-encoder",
+            "text",
             default="lexicon",
             show_default=True,
             metavar="NAME",
@@ -123,7 +124,14 @@ def shape_options(option: Callable[..., click.Option]) -> list[click.Option]:
             "--queries", type=click.IntRange(min=1), default=20, show_default=True, help="Queries of the small model."
         ),
         make("--layers", type=click.IntRange(min=1), default=3, show_default=True, help="Its decoder's layers."),
-        make("--width", type=click.IntRange(min=32), default=64, show_default=True, help="Its decoder's width."),
+        make(
+            "--decoder-width",
+            "width",
+            type=click.IntRange(min=32),
+            default=64,
+            show_default=True,
+            help="Its decoder's width.",
+        ),
         make("--freeze-base", is_flag=True, help="--base: train only the block and the head for classes."),
     ]
 
@@ -145,7 +153,7 @@ def data_options(option: Callable[..., click.Option]) -> list[click.Option]:
         ),
         make(
             "--images",
-            type=click.Path(path_type=Path),
+            type=click.Path(path_type=Path, file_okay=False),
             metavar="DIR",
             help="coco, rows: where the images are; else near the file.",
         ),

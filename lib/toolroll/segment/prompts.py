@@ -137,5 +137,5 @@ def with_background(prompts: Prompts, name: str) -> Prompts:
     if name == "void" or any(name.casefold() == word.casefold() for words in prompts for word in words):
         return prompts
     if not name.strip():
-        raise ToolrollError("the background has no name", place="--background")
+        raise ToolrollError("the background has no name", place="--background-class")
     return (*prompts, (name,))

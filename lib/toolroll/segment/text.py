@@ -70,7 +70,9 @@ class Lexicon:
     def _ids(self, text: str) -> list[int]:
         ids = [one for one in self._tokenizer.encode(text, add_special_tokens=False).ids if one != self._unknown]
         if not ids:
-            raise RowError(f"no word of the prompt {shortened(text)!r} is in the lexicon; --text takes a text encoder")
+            raise RowError(
+                f"no word of the prompt {shortened(text)!r} is in the lexicon; --text-encoder takes a text encoder"
+            )
         return ids
 
     def texts(self, texts: Sequence[str]) -> Tensor:
@@ -91,8 +93,9 @@ class HFText:
         if not Path(name).is_dir():
             seek_hub()
         with _told(name), quiet():
-            self._words = AutoTokenizer.from_pretrained(name)
-            self._model = AutoModel.from_pretrained(name, dtype=torch.float32).eval().to(device)
+            self._words = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            loaded = AutoModel.from_pretrained(name, dtype=torch.float32, trust_remote_code=False)
+            self._model = loaded.eval().to(device)
         self._device = device
         self._clip = hasattr(self._model, "get_text_features")
         self.name = name

@@ -20,6 +20,7 @@ from toolroll.train import checkpoint
 from toolroll.train.checkpoint import Checkpoint
 from toolroll.train.loop import Learner
 from toolroll.train.options import learning_rate
+from toolroll.train.policy import PolicyDirectory
 from toolroll.train.team import Team
 
 STATE = "state"
@@ -41,7 +42,10 @@ class Plan:
 
 
 class Training:
-    """A model under training in a folder: DIR has the model, DIR/state the optimizer."""
+    """A model under training in a folder: DIR has the model, DIR/state the optimizer.
+
+    From `resume` to the end of `updates` nobody else may train in the folder.
+    """
 
     def __init__(
         self, model: nn.Module, about: About, plan: Plan, drawer: Drawer, reader: Reader, team: Team, folder: Path
@@ -49,6 +53,7 @@ class Training:
         self.model = model.to(team.device).train()
         self.about, self.plan, self.drawer, self.reader = about, plan, drawer, reader
         self.team, self.folder = team, folder
+        self._held = PolicyDirectory(folder)
         self.step = self._saved = 0
         self.queries = model.base.config.num_queries if hasattr(model, "base") else about.shape.queries
         if plan.freeze_base and hasattr(model, "base"):
@@ -64,8 +69,13 @@ class Training:
         )
 
     def resume(self, settings: dict[str, Any], firm: frozenset[str], warn: Callable[[str], None]) -> dict[str, Any]:
-        """Go on from the folder's checkpoint, if there is one. What was last said of it."""
+        """Go on from the folder's checkpoint, if there is one. What was last said of it.
+
+        ToolrollError where another process trains in the folder.
+        """
         self.settings = settings
+        if self.team.is_main:
+            self._held.open()
         saved = checkpoint.load(self.folder / STATE)
         if saved is None:
             if (self.folder / "segmenter.json").exists():
@@ -88,6 +98,12 @@ class Training:
 
     def updates(self, stopped: Callable[[], bool], every: int) -> Iterator[dict[str, Any]]:
         """Train to the end of the plan; a row for each `every` updates, with the means over them."""
+        try:
+            yield from self._updates(stopped, every)
+        finally:
+            self._held.close()
+
+    def _updates(self, stopped: Callable[[], bool], every: int) -> Iterator[dict[str, Any]]:
         held: list[dict[str, float]] = []
         while self.step < self.plan.steps and not self.team.share(stopped()):
             held.append(self._update(self.step + 1))

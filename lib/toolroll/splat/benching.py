@@ -84,11 +84,11 @@ class Bench:
         RowError for one without a PSNR or an image, or whose image was there before; ToolrollError for one that was
         scored by other rules than those before.
         """
-        self._check(seen.ssim_border, seen.eight_bit)
         if seen.psnr_db is None:
             raise RowError("no `psnr_db`")
-        if seen.image is None and seen.n_images is None:
-            raise RowError("neither `image` nor `n_images`")
+        if seen.image is None and not seen.n_images:
+            raise RowError("neither `image` nor `n_images`" if seen.n_images is None else "`n_images` is 0")
+        self._check(seen.ssim_border, seen.eight_bit)
         scene = self.scores.setdefault(seen.method, {}).setdefault(seen.scene, SceneScores())
         if scene.images and (seen.image in scene.images or None in scene.images or seen.image is None):
             raise RowError(f"{seen.method} has a score of {seen.image or 'all images'} of {seen.scene} before")

@@ -8,32 +8,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolroll.errors import ToolrollError
 from toolroll.io.filesystem import reason, write_atomically
-from toolroll.splat.lenses import checked, eight
+from toolroll.splat.colmap_lenses import NUMBERS, OTHERS, READ, lens_of, numbers_of
+from toolroll.splat.entries import shown
 from toolroll.splat.poses import quaternion, rigid, rotation
-from toolroll.splat.scene import Lens, Model, Points
-
-#: COLMAP's numbers of models; how many focal lengths and how many numbers of distortion.
-MODELS: dict[int, tuple[str, int, int]] = {
-    0: ("SIMPLE_PINHOLE", 1, 0),
-    1: ("PINHOLE", 2, 0),
-    2: ("SIMPLE_RADIAL", 1, 1),
-    3: ("RADIAL", 1, 2),
-    4: ("OPENCV", 2, 4),
-    5: ("OPENCV_FISHEYE", 2, 4),
-    6: ("FULL_OPENCV", 2, 8),
-}
-_OTHERS = {7: "FOV", 8: "SIMPLE_RADIAL_FISHEYE", 9: "RADIAL_FISHEYE", 10: "THIN_PRISM_FISHEYE"}
-_NUMBERS = {name: number for number, (name, _, _) in MODELS.items()}
-_WIDE = {"SIMPLE_PINHOLE": "PINHOLE", "SIMPLE_RADIAL": "OPENCV", "RADIAL": "OPENCV"}  # with two focal lengths
+from toolroll.splat.scene import Lens, Points
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +63,18 @@ def read_model(folder: Path) -> Reconstruction:
         found = _text_points(files[2]) if points else []
     for image in images:
         if image.camera not in cameras:
-            raise ToolrollError(f"{image.name}: no camera {image.camera}", place=str(files[1]))
+            raise ToolrollError(f"{shown(image.name)}: no camera {image.camera}", place=str(files[1]))
     return Reconstruction(cameras, images, _points_of(found))
 
 
 def write_model(
     folder: Path, images: Sequence[tuple[str, NDArray[np.float64], Lens]], points: Points, *, text: bool
 ) -> None:
-    """Write a model: images by name, pose and lens, and points. Equal lenses become one camera."""
+    """Write a model: images by name, pose and lens, and points. Equal lenses become one camera.
+
+    ToolrollError for names that such a file cannot have.
+    """
+    check_names([name for name, _, _ in images], text=text)
     lenses = list(dict.fromkeys(lens for _, _, lens in images))
     numbers = {lens: number for number, lens in enumerate(lenses, 1)}
     shots = [(name, quaternion(pose[:3, :3]), pose[:3, 3], numbers[lens]) for name, pose, lens in images]
@@ -96,26 +87,12 @@ def write_model(
         raise ToolrollError(reason(error), place=str(folder)) from error
 
 
-def lens_of(model: str, width: int, height: int, numbers: Sequence[float], place: str) -> Lens:
-    """The lens of COLMAP's numbers. ToolrollError, at `place`, for models and numbers that cannot be."""
-    if model not in _NUMBERS:
-        raise ToolrollError(f"camera model {model} is not supported, but {', '.join(get_args(Model))}", place=place)
-    _, focals, more = MODELS[_NUMBERS[model]]
-    if len(numbers) != focals + 2 + more:
-        raise ToolrollError(f"{model} has {focals + 2 + more} numbers, not {len(numbers)}", place=place)
-    fx, fy, (cx, cy) = numbers[0], numbers[focals - 1], numbers[focals : focals + 2]
-    lens = Lens(model, width, height, fx, fy, cx, cy, tuple(numbers[focals + 2 :]))  # type: ignore[arg-type]
-    return checked(lens, place)
-
-
-def numbers_of(lens: Lens) -> tuple[str, list[float]]:
-    """COLMAP's model and numbers of a lens. Models with one focal length become wider ones where it has two."""
-    if lens.fx != lens.fy and lens.model in _WIDE:
-        wide = _WIDE[lens.model]
-        more = MODELS[_NUMBERS[wide]][2]
-        lens = replace(lens, model=wide, distortion=tuple(eight(lens)[:more].tolist()))  # type: ignore[arg-type]
-    focals = [lens.fx] if MODELS[_NUMBERS[lens.model]][1] == 1 else [lens.fx, lens.fy]
-    return lens.model, [*focals, lens.cx, lens.cy, *lens.distortion]
+def check_names(names: Sequence[str], *, text: bool) -> None:
+    """ToolrollError for a name with a blank, which COLMAP reads up to there in text, or with a line break."""
+    for name in names:
+        if any(letter in name for letter in (" \t\v\f\r\n" if text else "\r\n")):
+            why = "COLMAP's text files have no blanks in names: take binary ones" if text else "has a line break"
+            raise ToolrollError(why, place=shown(name))
 
 
 def _pose(numbers: Sequence[float], shift: Sequence[float]) -> NDArray[np.float64] | None:
@@ -181,8 +158,8 @@ def _binary_cameras(path: Path) -> dict[int, Lens]:
     found = {}
     for _ in range(data.count(48, "cameras")):
         number, model, width, height = data.take("IiQQ")
-        name = MODELS[model][0] if model in MODELS else _OTHERS.get(model, f"number {model}")
-        size = sum(MODELS[model][1:]) + 2 if model in MODELS else 0
+        name = READ[model][0] if model in READ else OTHERS.get(model, f"number {model}")
+        size = sum(READ[model][1:]) + 2 if model in READ else 0
         found[number] = lens_of(name, width, height, data.take(f"{size}d"), f"{path}: camera {number}")
     return found
 
@@ -194,7 +171,7 @@ def _binary_images(path: Path) -> list[Image]:
         _, *numbers, camera = data.take("I7dI")
         name = data.text()
         found.append(Image(name, _pose(numbers[:4], numbers[4:]), camera))
-        data.skip(24 * data.count(24, f"observations in {name}"))
+        data.skip(24 * data.count(24, f"observations in {shown(name)}"))
     return found
 
 
@@ -212,7 +189,7 @@ def _as_binary(lenses: Sequence[Lens], shots: Sequence[Any], points: Points) -> 
     cameras, images = [struct.pack("<Q", len(lenses))], [struct.pack("<Q", len(shots))]
     for number, lens in enumerate(lenses, 1):
         model, numbers = numbers_of(lens)
-        head = struct.pack("<IiQQ", number, _NUMBERS[model], lens.width, lens.height)
+        head = struct.pack("<IiQQ", number, NUMBERS[model], lens.width, lens.height)
         cameras.append(head + struct.pack(f"<{len(numbers)}d", *numbers))
     for number, (name, turn, shift, camera) in enumerate(shots, 1):
         head = struct.pack("<I7dI", number, *turn, *shift, camera)
@@ -275,8 +252,17 @@ def _text_images(path: Path) -> list[Image]:
             (camera,) = _numbers(path, number, fields[8:], int)
             numbers = _numbers(path, number, fields[1:8])
             found.append(Image(name, _pose(numbers[:4], numbers[4:]), camera))
-            next(lines, None)  # the observations: a line of their own, often empty
+            _observations(path, *next(lines, (number + 1, "")))
     return found
+
+
+def _observations(path: Path, number: int, line: str) -> None:
+    """The line behind an image: x, y and a point's number each, or empty. It must not be left out."""
+    last = line.rpartition(" ")[2]
+    even = (line.count(" ") + 1) % 3 == 0 or len(line.split()) % 3 == 0  # the former is fast, and mostly enough
+    if line and not (even and last.lstrip("-").isdecimal()):
+        why = "no observations, x, y and a number each: is the line behind an image, which may be empty, left out?"
+        raise ToolrollError(why, place=f"{path}:{number}")
 
 
 def _text_points(path: Path) -> list[tuple[float, ...]]:

@@ -1,10 +1,13 @@
-"""An entry: what a scene's files say of a photo, before the photo is looked for."""
+"""An entry: what a scene's files say of a photo, before the photo is looked for; and the names of photos."""
 
 from __future__ import annotations
 
+import os
+import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 from toolroll.splat.scene import Lens, Part
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")  #: of photos, in the order they are looked for
+LONGEST = 80  #: letters of a name that a message has
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +66,51 @@ def is_sized(name: str, folder: str = "images") -> bool:
     """
     head, _, size = name.partition("_")
     return name == folder or (head == folder and size.isdigit())
+
+
+def bare(name: str) -> str:
+    """A name without its suffix.
+
+    >>> bare("left/a.b.png"), bare("left/a"), bare(".png"), bare(".")
+    ('left/a.b', 'left/a', '.png', '.')
+    """
+    return posixpath.splitext(name)[0]
+
+
+def is_name(value: Any) -> TypeGuard[str]:
+    r"""Whether it is a text that can name a file.
+
+    >>> is_name("a.png"), is_name("\udcff"), is_name(""), is_name("a\0"), is_name("\ud800"), is_name(5)
+    (True, True, False, False, False, False)
+    """
+    if not isinstance(value, str) or not value or "\0" in value:
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(name: str) -> str:
+    r"""A name as messages have it: of a length that can be read, and without what would act on a terminal.
+
+    >>> shown("café 1.png"), shown("a\x1b[2J\udcff"), len(shown("x" * 5000))
+    ('café 1.png', 'a\\x1b[2J\\udcff', 80)
+    """
+    ends = name if len(name) <= 2 * LONGEST else name[:LONGEST] + name[-LONGEST:]
+    plain = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in ends)
+    return plain if len(plain) <= LONGEST else f"{plain[: LONGEST // 2 - 3]}...{plain[-LONGEST // 2 :]}"
+
+
+def sayable(value: Any) -> Any:
+    r"""A row, or what is in one, as JSON can hold it: bytes of names that are not UTF-8 are spelled out.
+
+    >>> sayable({"id": "a\udcff", "n": 3, "warnings": ["é"]})
+    {'id': 'a\\udcff', 'n': 3, 'warnings': ['é']}
+    """
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {sayable(key): sayable(one) for key, one in value.items()}
+    return [sayable(one) for one in value] if isinstance(value, list | tuple) else value

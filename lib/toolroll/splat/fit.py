@@ -6,6 +6,7 @@ The loss is .8 |x - y| + .2 (1 - SSIM). Randomness is seeded anew in every step,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -13,25 +14,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from toolroll.errors import UsageError
+from toolroll.errors import ToolrollError, UsageError
 from toolroll.run.seeds import record_seed
-from toolroll.splat.gaussians import Eye, Gaussians, Manner
+from toolroll.splat.gaussians import Gaussians, Manner, View
 from toolroll.splat.growth import Growth, open_grower
 from toolroll.splat.losses import picture_loss
 from toolroll.splat.rasterizer import Rasterizer, draw
+from toolroll.train.resumable import check_alike
 
 PARTS = ("means", "quats", "scales", "logits", "sh0", "shn")
 EPSILON = 1e-15  #: of Adam
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """A photo as training sees it: image [H, W, 3] in [0, 1], mask bool [H, W] of what counts, or None."""
-
-    name: str
-    eye: Eye
-    image: Tensor
-    mask: Tensor | None = None
 
 
 class Views(Protocol):
@@ -189,12 +181,17 @@ class Fit:
             loss = loss + recipe.opacity_reg * p["logits"].sigmoid().mean()
         if recipe.scale_reg:
             loss = loss + recipe.scale_reg * p["scales"].exp().mean()
+        told = float(loss.detach())
+        if not math.isfinite(told):
+            raise ToolrollError(f"the loss of step {step} is {told}: try lower rates")
         loss.backward()
         self.grower.watch(picture.flat, view.eye.width, view.eye.height)
         self._descend(step)
         self.step = step
         self.grower.act(step, self, self.rate(step), random)
-        return Told(step, float(loss.detach()), len(self.parts["means"]), manner.degree)
+        if not len(self.parts["means"]):
+            raise ToolrollError(f"no Gaussian is left after step {step}")
+        return Told(step, told, len(self.parts["means"]), manner.degree)
 
     def _descend(self, step: int) -> None:
         rates = {"means": self.rate(step), "light": self.recipe.exposure}
@@ -215,7 +212,9 @@ class Fit:
         return found
 
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
-        """Go on behind a step."""
+        """Go on behind a step. ToolrollError for tensors of another training."""
+        now = self.tensors()
+        check_alike(tensors, now, frozenset(name for name in now if name.partition(".")[0] != "light"))
         self.step = step
         for name in self.parts:
             self._replace(name, tensors[name], tensors[f"{name}.first"], tensors[f"{name}.second"])

@@ -70,6 +70,16 @@ class Eye:
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """A photo as training sees it: image [H, W, 3] in [0, 1], mask bool [H, W] of what counts, or None."""
+
+    name: str
+    eye: Eye
+    image: Tensor
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Manner:
     """How Gaussians are drawn. Depths in units of the scene; `blur` is added to variances, in pixels squared."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from toolroll.errors import UsageError
+from toolroll.errors import ToolrollError, UsageError
 from toolroll.splat.benching import BREAKDOWNS, Bench
 from toolroll.splat.labels import Labels, scene_name
 
@@ -23,9 +24,12 @@ def read_split(text: str | None) -> Split:
     if text is None or text == "median" or text == "none":
         return text  # type: ignore[return-value]
     try:
-        return float(text)
+        split = float(text)
     except ValueError:
-        raise UsageError("is none of median, a number and none", place="--freq-split") from None
+        split = math.nan
+    if not math.isfinite(split):
+        raise UsageError("is none of median, a number and none", place="--freq-split")
+    return split
 
 
 def groups_of(
@@ -62,10 +66,15 @@ def frequencies(bench: Bench, split: Split, inform: Say, warn: Say) -> dict[str,
         return {}
     found = {scene: bench.frequencies[scene] for scene in scenes if scene in bench.frequencies}
     for scene in scenes:
-        photos = photos_in(Path(bench.folders[scene])) if scene not in found and scene in bench.folders else []
-        if photos:
-            inform(f"frequency of {scene}: reading its photos")
-            found[scene] = scene_frequency(photos)
+        if scene in found or scene not in bench.folders:
+            continue
+        try:
+            photos = photos_in(Path(bench.folders[scene]))
+            if photos:
+                inform(f"frequency of {scene}: reading its photos")
+                found[scene] = scene_frequency(photos)
+        except ToolrollError as error:
+            warn(f"no frequency of {scene}: {error}")
     if len({bench.sizes[scene] for scene in found if scene in bench.sizes}) > 1:
         warn("photos have different sizes, so that their frequencies cannot be compared (--freq-split none)")
     return by_median(found, limit)

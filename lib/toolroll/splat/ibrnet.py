@@ -16,8 +16,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn.functional import elu, interpolate, linear, pad, relu
 
@@ -27,6 +29,8 @@ DEEP = 16  #: width of what goes along the ray
 HEADS = 4
 TINY = 1e-8
 FAINT = 0.1
+Channels = Annotated[int, Meta(ge=1, le=1024)]
+Blocks = Annotated[int, Meta(ge=1, le=64)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +41,9 @@ class Shape:
     the stages. features: for each ray network. fine: whether there is a second one, for samples where something is.
     """
 
-    width: int = 64
-    blocks: tuple[int, int, int] = (3, 4, 6)
-    features: int = 32
+    width: Channels = 64
+    blocks: tuple[Blocks, Blocks, Blocks] = (3, 4, 6)
+    features: Channels = 32
     fine: bool = True
 
 

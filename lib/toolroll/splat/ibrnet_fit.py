@@ -8,6 +8,7 @@ for the trunk and for the ray networks, halved now and then.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +17,11 @@ from torch import Tensor
 
 from toolroll.errors import ToolrollError
 from toolroll.run.seeds import record_seed
+from toolroll.splat.gaussians import Eye, View
 from toolroll.splat.ibrnet import IBRNet
-from toolroll.splat.ibrnet_rays import Drawn, draw_rays, pixels_of
-from toolroll.splat.ibrnet_scenes import IbrScene, Look
+from toolroll.splat.ibrnet_rays import Drawn, Sources, draw_rays, pixels_of
+from toolroll.splat.ibrnet_scenes import IbrScene
+from toolroll.train.resumable import check_alike
 
 WIDEST = 3  #: times as many as `views` are what sources are drawn from, at most
 
@@ -92,21 +95,31 @@ class IbrFit:
         chosen = [near[place] for place in torch.randperm(len(near), generator=random)[: recipe.views].tolist()]
         sources = scene.sources(chosen).to(self.device)
         pixels, truth = _rays(look, recipe.rays, random)
-        features = self.model.features(sources.images)
-        sampling = scene.sampling(recipe.samples, recipe.fine or 0)
-        drawn = draw_rays(self.model, features, sources, look.eye, pixels, sampling, random)
-        loss = ray_loss(drawn, truth.to(self.device))
-        told = float(loss.detach())
-        if not torch.isfinite(loss):
+        told, counted = self._learn(scene, look.eye, sources, pixels, truth, random)
+        if not math.isfinite(told):
             raise ToolrollError(f"the loss of step {step} is {told}: try lower rates", place=str(scene.root))
-        loss.backward()
         rates = self.rates(step)
         for group in self.adam.param_groups:
             group["lr"] = rates[group["name"]]
         self.adam.step()
         self.adam.zero_grad()
         self.step = step
-        return IbrTold(step, told, number, int(drawn[-1].counted.sum()))
+        return IbrTold(step, told, number, counted)
+
+    def _learn(
+        self, scene: IbrScene, eye: Eye, sources: Sources, pixels: Tensor, truth: Tensor, random: torch.Generator
+    ) -> tuple[float, int]:
+        """Find the gradients of a step; its loss, and how many rays counted. All are 0 where a mask leaves nothing."""
+        if not len(pixels):
+            for part in self.parts.values():
+                part.grad = torch.zeros_like(part)
+            return 0.0, 0
+        sampling = scene.sampling(self.recipe.samples, self.recipe.fine or 0)
+        features = self.model.features(sources.images)
+        drawn = draw_rays(self.model, features, sources, eye, pixels, sampling, random)
+        loss = ray_loss(drawn, truth.to(self.device))
+        loss.backward()
+        return float(loss.detach()), int(drawn[-1].counted.sum())
 
     # --- stops
 
@@ -122,7 +135,8 @@ class IbrFit:
         return found
 
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
-        """Go on behind a step."""
+        """Go on behind a step. ToolrollError for tensors of another network."""
+        check_alike(tensors, self.tensors())
         self.step = step
         for name, part in self.parts.items():
             part.detach().copy_(tensors[name])
@@ -146,14 +160,12 @@ def _drawn(count: int, random: torch.Generator) -> int:
     return int(torch.randint(count, (1,), generator=random))
 
 
-def _rays(look: Look, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Middles of pixels [R, 2] that count, drawn evenly, and their colours [R, 3]."""
+def _rays(look: View, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Middles of pixels [R, 2] that count, drawn evenly, and their colours [R, 3]; no rays where none does."""
     colours = look.image.flatten(0, 1)
     if look.mask is None:
         which = torch.randint(len(colours), (count,), generator=random)
     else:
         counted = look.mask.flatten().nonzero()[:, 0]
-        if not len(counted):
-            raise ToolrollError("its mask leaves nothing of it", place=look.name)
-        which = counted[torch.randint(len(counted), (count,), generator=random)]
+        which = counted[torch.randint(len(counted), (count,), generator=random)] if len(counted) else counted
     return pixels_of(look.eye)[which], colours[which]

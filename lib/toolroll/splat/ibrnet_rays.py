@@ -258,14 +258,33 @@ def _drawn(net: RayNet, features: Sequence[Tensor], sources: Sources, eye: Eye, 
     return Drawn(colours, depths, weights, (valid.sum(0) > 1).sum(1) > enough)
 
 
-def render(model: IBRNet, sources: Sources, eye: Eye, sampling: Sampling, *, rays: int | None = None) -> Tensor:
-    """The picture of a camera, [H, W, 3] in [0, 1]; black where nothing is.
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The picture of a camera: image [H, W, 3] in [0, 1], black where nothing is; alpha [H, W], how much is covered.
 
-    It is drawn `rays` at a time, else as many as take some hundred megabytes.
+    depth: [H, W], the expected depth along the axis, sum(w z) / sum(w), 0 where nothing is.
     """
+
+    image: Tensor
+    alpha: Tensor
+    depth: Tensor
+
+
+def rendered(model: IBRNet, sources: Sources, eye: Eye, sampling: Sampling, *, rays: int | None = None) -> Rendered:
+    """The picture of a camera, drawn `rays` at a time, else as many as take some hundred megabytes."""
     rays = rays or max(1, AT_ONCE // (len(sources) * (sampling.coarse + sampling.fine)))
+    parts = []
     with torch.no_grad():
         features = model.features(sources.images)
-        shares = pixels_of(eye).split(rays)
-        parts = [draw_rays(model, features, sources, eye, share, sampling)[-1].colours for share in shares]
-    return torch.cat(parts).view(eye.height, eye.width, 3).clamp(0, 1)
+        for share in pixels_of(eye).split(rays):
+            drawn = draw_rays(model, features, sources, eye, share, sampling)[-1]
+            covered = drawn.weights.sum(1)
+            depth = (drawn.weights * drawn.depths).sum(1) / covered.clamp(min=1e-10)
+            parts.append((drawn.colours, covered, torch.where(covered > 0, depth, 0.0)))
+    image, alpha, depth = (torch.cat(part).unflatten(0, (eye.height, eye.width)) for part in zip(*parts, strict=True))
+    return Rendered(image.clamp(0, 1), alpha.clamp(0, 1), depth)
+
+
+def render(model: IBRNet, sources: Sources, eye: Eye, sampling: Sampling, *, rays: int | None = None) -> Tensor:
+    """The image of `rendered`."""
+    return rendered(model, sources, eye, sampling, rays=rays).image

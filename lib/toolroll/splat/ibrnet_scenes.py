@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from toolroll.errors import ToolrollError
-from toolroll.splat.gaussians import Eye
+from toolroll.splat.gaussians import Eye, View
 from toolroll.splat.ibrnet import SMALLEST
 from toolroll.splat.ibrnet_rays import Sampling, Sources, by_nearness, depth_range
 from toolroll.splat.lenses import scaled
@@ -20,16 +18,6 @@ from toolroll.splat.scene import Scene, Shot
 from toolroll.world.images import pillow
 
 LEAST = 3  #: photos: one that is drawn, two that are looked at
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """A photo: image float32 [H, W, 3] in [0, 1]; mask bool [H, W] of what counts, or None."""
-
-    name: str
-    eye: Eye
-    image: Tensor
-    mask: Tensor | None = None
 
 
 class SmallPhotos:
@@ -55,7 +43,7 @@ class SmallPhotos:
     def __len__(self) -> int:
         return len(self.shots)
 
-    def __getitem__(self, number: int) -> Look:
+    def __getitem__(self, number: int) -> View:
         """A photo. ToolrollError where its file is none."""
         found = self._kept.get(number)
         if found is None:
@@ -66,7 +54,7 @@ class SmallPhotos:
                 self._kept[number] = found
         pixels, mask = found
         image = torch.from_numpy(pixels.astype(np.float32) / np.float32(255))
-        return Look(self.shots[number].name, self.eyes[number], image, None if mask is None else torch.from_numpy(mask))
+        return View(self.shots[number].name, self.eyes[number], image, None if mask is None else torch.from_numpy(mask))
 
     def _read(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
         photo, eye = self._photos[number], self.eyes[number]

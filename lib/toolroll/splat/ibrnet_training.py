@@ -10,33 +10,39 @@ DIR/state/                               what training goes on from
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import torch
+from msgspec import Meta
 from numpy.typing import NDArray
 from torch import Tensor
 
 from toolroll import __version__
 from toolroll.errors import ToolrollError, UsageError, first_line
-from toolroll.io.filesystem import write_atomically
 from toolroll.run.seeds import record_seed
 from toolroll.splat import metrics
-from toolroll.splat.gaussians import Eye
+from toolroll.splat.gaussians import Eye, View
 from toolroll.splat.ibrnet import IBRNet, Shape
 from toolroll.splat.ibrnet_fit import IbrFit, IbrRecipe
-from toolroll.splat.ibrnet_rays import render
-from toolroll.splat.ibrnet_scenes import IbrScene, Look, SmallPhotos, named_apart
+from toolroll.splat.ibrnet_rays import Rendered, rendered
+from toolroll.splat.ibrnet_scenes import IbrScene, named_apart
+from toolroll.splat.options import NETWORK
+from toolroll.splat.pictures import Score, camera_row, means_of, png_name, score_of, write_beside
 from toolroll.splat.scene import Scene, Shot
-from toolroll.splat.training import ABOUT, COMPARE, RENDERS, STATE, png_name, write_picture
-from toolroll.train import checkpoint
-from toolroll.train.checkpoint import Checkpoint
+from toolroll.train.resumable import Resumable, put
 
-WEIGHTS, MODEL = "model.safetensors", "ibrnet.json"
+__all__ = [
+    "IbrAbout", "IbrOpened", "IbrTraining", "begun", "means_of", "open_ibrnet", "save_ibrnet", "score_of", "spread",
+]  # fmt: skip
+
+WEIGHTS, MODEL = "model.safetensors", NETWORK
 METHOD = "ibrnet"
+MANY = 100_000  #: views or samples
 Row = dict[str, Any]
 
 
@@ -48,11 +54,11 @@ class IbrAbout:
     """What a folder says of its network: its shape, how it was trained to look, and on what, by name."""
 
     shape: Shape
-    views: int = 10
-    samples: int = 64
-    fine: int = 64
-    side: int = 0
-    step: int = 0
+    views: Annotated[int, Meta(ge=1, le=MANY)] = 10
+    samples: Annotated[int, Meta(ge=3, le=MANY)] = 64
+    fine: Annotated[int, Meta(ge=0, le=MANY)] = 64
+    side: Annotated[int, Meta(ge=0)] = 0
+    step: Annotated[int, Meta(ge=0)] = 0
     scenes: tuple[str, ...] = ()
     start: str = ""
     toolroll: str = ""
@@ -66,13 +72,19 @@ class IbrOpened:
     about: IbrAbout
 
     def draw(self, scene: IbrScene, eye: Eye, *, leave_out: int | None = None, views: int | None = None) -> Tensor:
-        """The picture of a camera in a scene, [H, W, 3] in [0, 1], from the scene's photos to train on near it.
+        """The image of `rendered`."""
+        return self.rendered(scene, eye, leave_out=leave_out, views=views).image
+
+    def rendered(
+        self, scene: IbrScene, eye: Eye, *, leave_out: int | None = None, views: int | None = None
+    ) -> Rendered:
+        """The picture of a camera in a scene, from the scene's photos to train on near it.
 
         leave_out: the number of a photo that is not looked at. views: how many are; else as many as in training.
         """
         numbers = scene.nearest(eye, self.about.views if views is None else views, leave_out)
         sources = scene.sources(numbers).to(next(self.model.parameters()).device)
-        return render(self.model, sources, eye, scene.sampling(self.about.samples, self.about.fine))
+        return rendered(self.model, sources, eye, scene.sampling(self.about.samples, self.about.fine))
 
 
 def open_ibrnet(folder: Path, device: str = "cpu") -> IbrOpened:
@@ -84,14 +96,17 @@ def open_ibrnet(folder: Path, device: str = "cpu") -> IbrOpened:
         why = f"has no {MODEL}: is no folder of IBRNet" if folder.is_dir() else "No such file or directory"
         raise ToolrollError(why, place=str(folder))
     try:
-        data = json.loads((folder / MODEL).read_bytes())
-        shape = {name: _tupled(value) for name, value in data.pop("shape").items()}
-        known = {one.name for one in fields(IbrAbout)}
-        about = IbrAbout(Shape(**shape), **{name: _tupled(value) for name, value in data.items() if name in known})
-        model = IBRNet(about.shape)
-        model.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        about = msgspec.json.decode((folder / MODEL).read_bytes(), type=IbrAbout)
+        weights = load_file(folder / WEIGHTS)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, msgspec.MsgspecError, SafetensorError) as error:
         raise ToolrollError(f"cannot be loaded as an IBRNet: {first_line(error)}", place=str(folder)) from error
+    with torch.device("meta"):  # takes no memory before it is known that the weights are those
+        model = IBRNet(about.shape)
+    for name, part in model.state_dict().items():
+        if name not in weights or (weights[name].shape, weights[name].dtype) != (part.shape, part.dtype):
+            why = f"cannot be loaded as an IBRNet: {WEIGHTS} has no {name} of {list(part.shape)}"
+            raise ToolrollError(why, place=str(folder))
+    model.load_state_dict({name: weights[name] for name in model.state_dict()}, assign=True)
     return IbrOpened(model.to(device).eval(), about)
 
 
@@ -100,18 +115,14 @@ def save_ibrnet(folder: Path, model: IBRNet, about: IbrAbout) -> None:
     from safetensors.torch import save
 
     weights = {name: part.detach().cpu().contiguous() for name, part in model.state_dict().items()}
-    write_atomically(folder / WEIGHTS, save(weights))
-    write_atomically(folder / MODEL, json.dumps(asdict(about), indent=1).encode() + b"\n")
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    put(folder / WEIGHTS, save(weights))
+    put(folder / MODEL, json.dumps(asdict(about), indent=1).encode() + b"\n")
 
 
 # --- training
 
 
-class IbrTraining:
+class IbrTraining(Resumable[IbrFit]):
     """A network under training on scenes, in a folder.
 
     scenes: each with its shots and their parts. unseen: scenes that are only measured on. Photos take `memory_bytes` at
@@ -129,44 +140,16 @@ class IbrTraining:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         room = memory_bytes // (len(scenes) + len(unseen))
         made = [IbrScene(scene, shots, side=recipe.side, memory_bytes=room) for scene, shots in (*scenes, *unseen)]
-        self.names, self.scenes, self.folder, self.settings = named_apart(made), made, folder, dict[str, Any]()
+        self.names, self.scenes = named_apart(made), made
         model, self.recipe = begun(recipe, seed)
-        self.fit = IbrFit(model, made[: len(scenes)], self.recipe, seed=seed, device=device)
-        self._saved = 0
+        fit = IbrFit(model, made[: len(scenes)], self.recipe, seed=seed, device=device)
+        super().__init__(fit, self.recipe.steps, folder, MODEL)
         self._room, self._drawn_at = memory_bytes // 8, -1
         self._drawn: dict[tuple[int, int], NDArray[np.float32]] = {}
 
-    @property
-    def step(self) -> int:
-        """The steps that were made."""
-        return self.fit.step
-
-    # --- stops
-
-    def resume(self, settings: Row, firm: frozenset[str], warn: Callable[[str], None]) -> None:
-        """Go on from the folder's checkpoint, if there is one. ToolrollError for one of another training."""
-        self.settings = settings
-        saved = checkpoint.load(self.folder / STATE)
-        if saved is None:
-            if (self.folder / MODEL).exists():
-                raise ToolrollError("has a model, and no state to go on from", place=str(self.folder))
-            return
-        for difference in checkpoint.compare(saved.settings, settings, firm):
-            warn(difference)
-        try:
-            self.fit.restore(saved.tensors, saved.step)
-        except (KeyError, RuntimeError) as error:
-            raise ToolrollError("its state is of another network", place=str(self.folder)) from error
-        self._saved = saved.step
-
-    def save(self) -> None:
-        """Write a checkpoint, and the network as it is."""
-        (self.folder / STATE).mkdir(parents=True, exist_ok=True)
-        tensors = {name: tensor.cpu() for name, tensor in self.fit.tensors().items()}
-        checkpoint.save(self.folder / STATE, Checkpoint(self.step, tensors, self.settings))
-        self._saved = self.step
+    def write_model(self) -> None:
+        """Write the network as it is."""
         save_ibrnet(self.folder, self.fit.model, self.about())
-        write_atomically(self.folder / ABOUT, json.dumps(self._told(), indent=1).encode() + b"\n")
 
     def about(self) -> IbrAbout:
         """What is said of the network."""
@@ -177,12 +160,12 @@ class IbrTraining:
             recipe.start, __version__,
         )  # fmt: skip
 
-    def _told(self) -> Row:
+    def told(self) -> Row:
         """train.json: of one scene as that of Gaussians has it, of several a list of them."""
         told = [
             {
                 "name": name, "scene": str(scene.root), "near": scene.near, "far": scene.far,
-                "cameras": [*_cameras(scene.train), *_cameras(scene.test)],
+                "cameras": cameras_of_scene(scene),
             }
             for name, scene in zip(self.names, self.scenes, strict=True)
         ]  # fmt: skip
@@ -192,32 +175,7 @@ class IbrTraining:
         }  # fmt: skip
         return about | (told[0] if len(told) == 1 else {"scenes": told})
 
-    # --- steps and scores
-
-    def rows(
-        self, stopped: Callable[[], bool], *, report_every: int, eval_every: int, save_every: int, last: int
-    ) -> Iterator[Row]:
-        """Train to step `last` at most; a row each `report_every` steps, with scores each `eval_every` (0: never)."""
-        losses: list[float] = []
-        end = min(self.recipe.steps, last)
-        steps = self.fit.steps()
-        while self.step < end and not stopped():
-            told = next(steps)
-            losses.append(told.loss)
-            done = told.step == self.recipe.steps
-            scored = done or (bool(eval_every) and told.step % eval_every == 0)
-            if scored or told.step % report_every == 0:
-                row: Row = {"step": told.step, "loss": sum(losses) / len(losses)}
-                losses = []
-                if scored:
-                    row |= self.scores()
-                if done or told.step % save_every == 0:
-                    self.save()
-                yield row
-            elif told.step % save_every == 0:
-                self.save()
-        if self.step != self._saved:
-            self.save()
+    # --- scores and pictures
 
     def scores(self) -> Row:
         """Mean PSNR and SSIM: over the test photos of a scene, then over scenes; nothing where there are none.
@@ -225,7 +183,7 @@ class IbrTraining:
         `unseen_psnr_db` and `unseen_ssim` are those of scenes that are only measured on; `scenes`, where there are
         several, has each.
         """
-        found: dict[int, list[tuple[float, float | None]]] = {}
+        found: dict[int, list[Score]] = {}
         for number, look, image in self.pictures():
             found.setdefault(number, []).append(score_of(image, look))
         each = [
@@ -238,7 +196,7 @@ class IbrTraining:
             row |= {mark + name: value for name, value in means_of(own).items()} if own else {}
         return row | ({"scenes": each} if len(self.scenes) > 1 else {})
 
-    def pictures(self) -> Iterator[tuple[int, Look, NDArray[np.float32]]]:
+    def pictures(self) -> Iterator[tuple[int, View, NDArray[np.float32]]]:
         """The test photos that are scored, by the number of their scene, and the pictures made in their place.
 
         Pictures are [H, W, 3], as 8 bits have them. They are kept, as far as there is room, till the next step.
@@ -263,8 +221,7 @@ class IbrTraining:
             name = png_name(look.name)
             if len(self.scenes) > 1:
                 name = Path(self.names[number]) / name
-            write_picture(self.folder / RENDERS / name, image)
-            write_picture(self.folder / COMPARE / name, np.concatenate([look.image.numpy(), image], 1))
+            write_beside(self.folder, name, look, image)
             count += 1
         return count
 
@@ -299,26 +256,10 @@ def spread(count: int, most: int) -> list[int]:
     return [round(place) for place in np.linspace(0, count - 1, most).tolist()]
 
 
-def score_of(image: NDArray[np.float32], look: Look) -> tuple[float, float | None]:
-    """PSNR in dB and SSIM (None for pictures that are too small for it) of a picture."""
-    mask = None if look.mask is None else look.mask.numpy()
-    truth = look.image.numpy()
-    small = min(truth.shape[:2]) < metrics.SIZE
-    return metrics.psnr(image, truth, mask), None if small else metrics.ssim(image, truth, mask=mask)
-
-
-def means_of(scores: Sequence[tuple[float, float | None]]) -> Row:
-    """Their means."""
-    alike = [ssim for _, ssim in scores if ssim is not None]
-    mean = float(np.mean([psnr for psnr, _ in scores]))
-    return {"psnr_db": mean, "ssim": float(np.mean(alike)) if alike else None}
-
-
-def _cameras(photos: SmallPhotos) -> list[Row]:
+def cameras_of_scene(scene: IbrScene) -> list[Row]:
+    """The cameras of photos as the network sees them: those to train on, then those to be measured on."""
     return [
-        {
-            "image": shot.name, "part": shot.part, "world_to_camera": shot.pose.tolist(),
-            **{name: getattr(eye, name) for name in ("width", "height", "fx", "fy", "cx", "cy")},
-        }
+        camera_row(shot.name, shot.part, shot.pose, eye)
+        for photos in (scene.train, scene.test)
         for shot, eye in zip(photos.shots, photos.eyes, strict=True)
-    ]  # fmt: skip
+    ]

@@ -8,8 +8,8 @@ What a label is about is told by its value, wherever it stands: DL3DV's tables n
     light           natural, artificial, mixed nlight | hlight, alight | mlight
     frequency       high_freq, low_freq
 
-`more_ref`, `less_ref`, `more_transp` and `less_transp` stand for two levels each. Other columns keep their names and
-texts: batch, duration, primary_poi, ...
+`more_ref`, `less_ref`, `more_transp` and `less_transp` stand for two levels each. Other columns, and values that are no
+level, keep their names and texts: batch, duration, primary_poi, ...
 """
 
 from __future__ import annotations
@@ -40,6 +40,12 @@ _VALUES: dict[str, tuple[str, str]] = {
     **{form.format("transparent"): ("transparency", level) for form, level in _LEVELS.items()},
     **{f"{level} {short}": (key, f"{level}_{short}") for key, short in _SHORT.items() for level in ("more", "less")},
 }
+_LEVEL_NAMES: dict[str, tuple[str, ...]] = {
+    "environment": ("indoor", "outdoor"),
+    "frequency": ("high_freq", "low_freq"),
+    **{key: ("more", "medium", "less", "none", f"more_{short}", f"less_{short}") for key, short in _SHORT.items()},
+    "light": ("natural", "artificial", "mixed"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +65,28 @@ class Labels:
 
     def says(self, key: str, value: str) -> bool:
         """Whether a label has a value: a level, a group, a spelling of DL3DV's, or a text."""
-        if key in KEYS:
-            wanted = _VALUES.get(_plain(value), (key, _plain(value).replace(" ", "_")))[1]
+        wanted = _level(key, value)
+        if wanted is not None:
             level = self.levels.get(key, "")
             return wanted in (level, _merged(key, level))
         return _plain(self.texts.get(key, "")) == _plain(value)
 
 
+def _level(key: str, text: str) -> str | None:
+    """The level that a text means in a column of `KEYS`; None for others.
+
+    >>> _level("frequency", "High"), _level("reflection", "bd"), _level("light", "none")
+    ('high_freq', None, None)
+    """
+    plain = _plain(text)
+    about, level = _VALUES.get(plain, (key, plain.replace(" ", "_")))
+    level = f"{level}_freq" if key == "frequency" and level in ("high", "low") else level
+    return level if about == key and level in _LEVEL_NAMES.get(key, ()) else None
+
+
 def _merged(key: str, level: str) -> str:
     short = _SHORT.get(key)
-    if short is None or level.endswith(short):
+    if short is None or not level or level.endswith(short):
         return level
     return f"{'more' if level in ('more', 'medium') else 'less'}_{short}"
 
@@ -98,7 +116,8 @@ def read_labels(path: Path) -> dict[str, Labels]:
     head = text.lstrip().partition("\n")[0]
     separator = max(",;\t", key=head.count)
     try:
-        rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator) if any(map(str.strip, row))]
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        rows = [row for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
         raise ToolrollError(f"not a table: {error}", place=str(path)) from error
     columns = [_plain(name).replace(" ", "_") for name in rows[0]] if rows else []
@@ -109,25 +128,24 @@ def read_labels(path: Path) -> dict[str, Labels]:
     for row in rows[1:]:
         name = scene_name(row[named]) if named < len(row) else ""
         if name:
-            cells = {column: cell for i, (column, cell) in enumerate(zip(columns, row, strict=False)) if i != named}
+            cells = [pair for i, pair in enumerate(zip(columns, row, strict=False)) if i != named]
             own, before = _labels(cells), found.get(name, Labels({}, {}))
             found[name] = Labels({**own.levels, **before.levels}, {**own.texts, **before.texts})
     return found
 
 
-def _labels(cells: Mapping[str, str]) -> Labels:
-    levels, texts = {}, {}
-    for column, cell in cells.items():
+def _labels(cells: Sequence[tuple[str, str]]) -> Labels:
+    """What the cells of a row say, by the names of their columns, which may be of several, or empty."""
+    levels: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    for column, cell in cells:
         plain = _plain(cell)
-        if plain in _UNKNOWN and not (plain == "none" and column in KEYS):
-            continue
-        if plain in _VALUES:
-            key, level = _VALUES[plain]
-            levels[key] = level
-        elif column in KEYS:
-            levels[column] = plain.replace(" ", "_")
-        else:
-            texts[column] = cell.strip()
+        key = _VALUES.get(plain, (column, ""))[0]
+        level = _level(key, cell)
+        if level is not None:
+            levels.setdefault(key, level)
+        elif plain not in _UNKNOWN:
+            texts.setdefault(column, cell.strip())
     return Labels(levels, texts)
 
 
@@ -136,8 +154,13 @@ def scene_name(path: str | Path) -> str:
 
     >>> scene_name("3K/0A1B/"), scene_name("0a1b/nerfstudio"), scene_name("scenes/0a1b/transforms.json")
     ('0a1b', '0a1b', '0a1b')
+    >>> scene_name("0a1b/gaussian_splat/sparse/0"), scene_name("0a1b/colmap/sparse"), scene_name("sparse")
+    ('0a1b', '0a1b', 'sparse')
     """
     parts = [part for part in str(path).strip().split("/") if part not in ("", ".")]
+    for model in (["colmap", "sparse", "0"], ["colmap", "sparse"], ["sparse", "0"], ["sparse"]):
+        if len(parts) > len(model) and parts[-len(model) :] == model:
+            del parts[-len(model) :]
     while len(parts) > 1 and (parts[-1] in ("nerfstudio", "gaussian_splat") or parts[-1].endswith(".json")):
         parts.pop()
     return parts[-1].lower() if parts else ""
@@ -156,6 +179,17 @@ def read_where(conditions: Sequence[str]) -> list[tuple[str, str]]:
             raise UsageError("want KEY=VALUE", place=condition)
         found.append((_plain(key).replace(" ", "_"), value.strip()))
     return found
+
+
+def check_where(conditions: Sequence[tuple[str, str]], table: Mapping[str, Labels]) -> None:
+    """UsageError for a condition that no scene of any table, or none of this one, could fulfil for its spelling."""
+    columns = {column for labels in table.values() for column in labels.texts}
+    for key, value in conditions:
+        place = f"--where {key}={value}"
+        if key not in (*KEYS, *columns):
+            raise UsageError(f"there are {', '.join([*KEYS, *sorted(columns)])}", place=place)
+        if key in KEYS and _level(key, value) is None and key not in columns:
+            raise UsageError(f"is none of {', '.join(_LEVEL_NAMES[key])}", place=place)
 
 
 def fits(labels: Labels | None, conditions: Sequence[tuple[str, str]]) -> bool:

@@ -25,6 +25,8 @@ WIDEST = np.tan(np.radians(70))  #: half the field of view of a straightened fis
 BORDER = 65  #: points looked at on each side of a photo
 ROWS = 64  #: rows of a photo that are straightened at a time
 _ANGLES = np.linspace(0, np.radians(86), 2000)  # of the table that distortion is first inverted by
+MOST = 1 << 24  #: pixels along a side of a photo, at most
+LARGEST = 1e15  #: of the other numbers of a lens; the least of a focal length is 1 / LARGEST
 _NUMBERS = {"SIMPLE_RADIAL": 1, "RADIAL": 2, "OPENCV": 4, "OPENCV_FISHEYE": 4, "FULL_OPENCV": 8}
 
 
@@ -40,14 +42,12 @@ def eight(lens: Lens) -> Floats:
 
 def checked(lens: Lens, place: str) -> Lens:
     """The same lens. ToolrollError where it can be none: sizes, focal lengths, or the number of its numbers."""
-    wrong = next(
-        (name for name in ("width", "height", "fx", "fy") if not 0 < getattr(lens, name) < float("inf")),
-        None,
-    )
+    limits = {"width": MOST, "height": MOST, "fx": LARGEST, "fy": LARGEST}
+    wrong = next((name for name, most in limits.items() if not 1 / LARGEST <= getattr(lens, name) <= most), None)
     if wrong is not None:
-        raise ToolrollError(f"{wrong} of a lens is {getattr(lens, wrong):g}", place=place)
-    if not np.isfinite([lens.cx, lens.cy, *lens.distortion]).all():
-        raise ToolrollError("a lens has a number that is not finite", place=place)
+        raise ToolrollError(f"{wrong} of a lens is {float(min(getattr(lens, wrong), 10**300)):g}", place=place)
+    if not all(abs(number) <= LARGEST for number in (lens.cx, lens.cy, *lens.distortion)):
+        raise ToolrollError(f"a lens has a number that is not finite, or beyond {LARGEST:g}", place=place)
     want = _NUMBERS.get(lens.model, 0)
     if len(lens.distortion) != want:
         raise ToolrollError(f"{lens.model} has {want} numbers of distortion, not {len(lens.distortion)}", place=place)

@@ -179,7 +179,7 @@ def checked(tensors: Mapping[str, Tensor]) -> Weights:
     wanted: dict[str, tuple[int, ...]] = {}
     for number, (size, _, _) in enumerate(net.convolutions):
         first = tensors.get(f"conv{number}.weight")
-        out = 0 if first is None else len(first)
+        out = 0 if first is None or not first.ndim else len(first)
         wanted[f"conv{number}.weight"] = (out, channels, size, size)
         wanted[f"conv{number}.bias"] = (out,)
         if number in net.seen:
@@ -191,6 +191,10 @@ def checked(tensors: Mapping[str, Tensor]) -> Weights:
             raise ToolrollError(f"no tensor {name}")
         if tuple(tensors[name].shape) != shape:
             raise ToolrollError(f"{name} is {list(tensors[name].shape)}, not {list(shape)}")
-        if not tensors[name].isfinite().all():
-            raise ToolrollError(f"{name} has values that are not finite")
-    return Weights(net, {name: tensors[name].float() for name in wanted})
+        if not tensors[name].is_floating_point():
+            raise ToolrollError(f"{name} is {tensors[name].dtype}, not of floats")
+    made = {name: tensors[name].float() for name in wanted}
+    wrong = next((name for name, tensor in made.items() if not tensor.isfinite().all()), None)
+    if wrong is not None:
+        raise ToolrollError(f"{wrong} has values that are not finite")
+    return Weights(net, made)

@@ -51,7 +51,7 @@ def ssim(one: Array, other: Array, border: Border = "valid", mask: Array | None 
 
     border: valid takes windows that lie inside, same one at each pixel, with zeros around the picture, as the code of
     3D Gaussian splatting does. With a mask, windows count whose middle is in it. RowError for pictures of less than
-    11 x 11 with valid.
+    11 x 11 with valid, and for a mask without such a middle: see `has_window`.
     """
     a, b = _pair(one, other)
     if border == "same":
@@ -62,10 +62,24 @@ def ssim(one: Array, other: Array, border: Border = "valid", mask: Array | None 
     m, n = _blurred(a), _blurred(b)
     s, t, u = _blurred(a * a) - m * m, _blurred(b * b) - n * n, _blurred(a * b) - m * n
     made = (2 * m * n + C1) * (2 * u + C2) / ((m * m + n * n + C1) * (s + t + C2))
-    if mask is None:
-        return float(made.mean())
-    inside = mask if border == "same" else mask[SIZE // 2 : -(SIZE // 2), SIZE // 2 : -(SIZE // 2)]
-    return float(_masked(made, inside).mean())
+    return float(made.mean() if mask is None else _masked(made, _middles(mask, border)).mean())
+
+
+def has_window(height: int, width: int, border: Border, mask: Array | None = None) -> bool:
+    """Whether `ssim` has a window to look at.
+
+    >>> has_window(11, 11, "valid"), has_window(10, 64, "valid"), has_window(10, 64, "same")
+    (True, False, True)
+    """
+    if border == "valid" and min(height, width) < SIZE:
+        return False
+    return mask is None or bool(_middles(mask, border).any())
+
+
+def _middles(mask: Array, border: Border) -> Array:
+    """The mask where windows have their middles."""
+    edge = SIZE // 2
+    return mask if border == "same" else mask[edge : len(mask) - edge, edge : mask.shape[1] - edge]
 
 
 def _pair(one: Array, other: Array) -> tuple[Array, Array]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from toolroll.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from toolroll.splat.fit import Recipe
     from toolroll.splat.growth import Growth
 
 LONG = 30_000  #: steps that gsplat's schedules and rates are made for
 WIDE = 1000  #: pixels of a longer side that its threshold of growth is made for
+NETWORK = "ibrnet.json"  #: the file that shows that a folder has a network
 COLOURS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
 
 
@@ -158,7 +162,7 @@ def growth_options(option: Callable[..., click.Option]) -> list[click.Option]:
             default=1_000_000,
             show_default=True,
             metavar="N",
-            help="Gaussians at most; 0 is no limit.",
+            help="Gaussians at most, to begin with, too; 0 is no limit.",
         ),
         make(
             "--refine-from", type=click.IntRange(min=0), metavar="STEP", help="[default: a 15th of --steps, up to 500]"
@@ -182,6 +186,21 @@ def growth_options(option: Callable[..., click.Option]) -> list[click.Option]:
     ]
 
 
+def checked_folder(out: Path) -> Path:
+    """A folder to write into, which need not be there. UsageError where something else is."""
+    if out.exists() and not out.is_dir():
+        raise UsageError("is no folder", place="--out")
+    return out
+
+
+def refuse_given(names: Container[str], why: str) -> None:
+    """UsageError for one of these options that is on the command line."""
+    context = click.get_current_context()
+    for param in context.command.params:
+        if param.name in names and context.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
+            raise UsageError(why, place=param.opts[0])
+
+
 def read_bytes(text: str) -> int:
     """A number of bytes, with k, m or g.
 
@@ -190,6 +209,6 @@ def read_bytes(text: str) -> int:
     """
     factors = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
     number, unit = (text[:-1], text[-1].lower()) if text[-1:].lower() in factors else (text, "")
-    if not number.isdigit():
+    if not number.isdecimal():
         raise UsageError("want a number of bytes, as 500m or 2g", place=text)
     return int(number) * factors.get(unit, 1)

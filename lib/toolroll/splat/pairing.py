@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import partial
-from glob import glob
+from glob import escape, glob
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from toolroll.errors import RowError, ToolrollError, UsageError
 from toolroll.io.filesystem import reason
-from toolroll.splat.entries import SUFFIXES, is_sized
+from toolroll.splat.entries import SUFFIXES, bare, is_name, is_sized, shown
 from toolroll.splat.finding import open_scene
 from toolroll.splat.labels import scene_name
 from toolroll.splat.options import COLOURS
@@ -33,7 +33,8 @@ Picture = NDArray[np.float32]
 ABOUT, RENDERS = "train.json", "renders"  #: what nvs-train calls them
 OURS, OTHERS = "3dgs", "renders"  #: methods without a name
 FLOATS = ".npy"  #: arrays [H, W, 3] in [0, 1]
-_INNER = re.compile(r"renders?|rgb|test|val|eval|ours_\d+")  #: folders that have no scene's name
+HIGHEST = 4.0  #: what values of arrays may overshoot to; far more is another unit than [0, 1]
+_INNER = re.compile(r"renders?|(gt[-_])?rgb|gt|test|val|eval|ours_\d+")  #: folders that have no scene's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,13 @@ def open_pictures(folder: Path, options: ScoreOptions, warn: Callable[[str], Non
 
     A photo without a picture is a pair that cannot be read; so is a picture without a photo.
     """
+    try:
+        return _opened(folder, options, warn)
+    except OSError as error:
+        raise ToolrollError(reason(error), place=str(error.filename or folder)) from error
+
+
+def _opened(folder: Path, options: ScoreOptions, warn: Callable[[str], None]) -> Pictures:
     if not folder.is_dir():
         raise ToolrollError("Not a directory" if folder.exists() else "No such file or directory", place=str(folder))
     trained = (folder / ABOUT).is_file()
@@ -97,7 +105,9 @@ def folders_of(pattern: str) -> Iterator[tuple[str, Path]]:
     head, *rest = (re.escape(part).replace(r"\*", "[^/]*") for part in pattern.split(SCENE))
     fits = re.compile(head + "(?P<scene>[^/]+)" + "(?P=scene)".join(rest))
     found: dict[str, str] = {}
-    for path in sorted(glob(pattern.replace(SCENE, "*"))):  # noqa: PTH207 - it may be absolute
+    wild = re.split(f"({re.escape(SCENE)}|\\*)", pattern)
+    wild = [part if number % 2 == 0 else "*" for number, part in enumerate(map(escape, wild))]
+    for path in sorted(glob("".join(wild))):  # noqa: PTH207 - it may be absolute
         scene = fits.fullmatch(path)
         if scene is None or not Path(path).is_dir():
             continue
@@ -117,15 +127,17 @@ def _trained(folder: Path, options: ScoreOptions, warn: Callable[[str], None]) -
         settings = about.get("settings", {})
         names = [camera["image"] for camera in about["cameras"] if camera["part"] == "test"]
         root, images = options.scene or about["scene"], options.images or settings.get("images")
-        method = str(settings.get("method") or OURS)
+        method = settings.get("method") or OURS
+        if not all(map(is_name, (root, "images" if images is None else images, method, *names))):
+            raise TypeError
     except OSError as error:
         raise ToolrollError(reason(error), place=str(place)) from error
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ToolrollError("is not as nvs-train writes it", place=str(place)) from error
     if not Path(root).exists():
-        raise ToolrollError(f"its scene, {root}, is not there (--scene says where it is)", place=str(place))
+        raise ToolrollError(f"its scene, {shown(root)}, is not there (--scene says where it is)", place=str(place))
     return _of_shots(
-        folder / RENDERS, _shots(root, images, options.as_taken, warn), sorted(names), options, method, root
+        folder / RENDERS, _shots(root, images, options.as_taken, warn), sorted(set(names)), options, method, root
     )
 
 
@@ -234,12 +246,16 @@ def _name(file: Path, folder: Path) -> str:
 
 def _stem(name: str) -> str:
     path = Path(name)
-    return path.with_suffix("").as_posix() if path.suffix.lower() in (FLOATS, *SUFFIXES) else path.as_posix()
+    return bare(path.as_posix()) if path.suffix.lower() in (FLOATS, *SUFFIXES) else path.as_posix()
 
 
 def photos_in(folder: Path) -> list[Path]:
-    """The photos that are in a folder itself, by name."""
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    """The photos that are in a folder itself, by name; none where it is gone. ToolrollError where it cannot be read."""
+    try:
+        files = list(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise ToolrollError(reason(error), place=str(folder)) from error
+    return sorted(file for file in files if file.suffix.lower() in SUFFIXES)
 
 
 def _background(options: ScoreOptions) -> tuple[float, float, float] | None:
@@ -277,13 +293,19 @@ def load_picture(path: Path, background: tuple[float, float, float] | None = Non
     if path.suffix.lower() != FLOATS:
         return load_photo(path, background=background)[0]
     try:
-        made = np.load(path, allow_pickle=False)
+        with np.errstate(over="ignore"):  # mapped: a header that promises more than there is takes no memory
+            made = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise ToolrollError(reason(error), place=str(path)) from error
     except Exception as error:  # numpy raises ValueError, EOFError and what not; pickles end here
         raise ToolrollError("is no array of numbers", place=str(path)) from error
+    if not isinstance(made, np.ndarray):
+        made.close()
+        raise ToolrollError("is an archive, not one array of numbers", place=str(path))
     if made.ndim != 3 or made.shape[2] != 3 or not np.issubdtype(made.dtype, np.floating):
         raise ToolrollError(f"{made.dtype} {list(made.shape)}, not floats [height, width, 3]", place=str(path))
     if not np.isfinite(made).all():
         raise ToolrollError("has values that are not finite", place=str(path))
-    return np.asarray(made, np.float32)
+    if made.size and made.max() > HIGHEST:
+        raise ToolrollError(f"has values up to {made.max():g}, which are not in [0, 1]", place=str(path))
+    return np.array(made, np.float32)

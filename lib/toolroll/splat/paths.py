@@ -31,6 +31,8 @@ def focus(poses: Sequence[Pose]) -> Floats:
         turned += across
         summed += across @ place
     if np.linalg.cond(turned) > 1e9:
+        if _ahead(poses) is None:
+            raise UsageError("the cameras look along one line, both ways: they have no focus", place="--path")
         mean = _mean(poses)
         return _place(mean) + mean[2, :3]
     found: Floats = np.linalg.solve(turned, summed)
@@ -38,13 +40,13 @@ def focus(poses: Sequence[Pose]) -> Floats:
 
 
 def orbit(poses: Sequence[Pose], count: int) -> list[Pose]:
-    """Once around the focus, as far away and as high as the cameras are on average, looking at it."""
+    """Once around the focus, as far from its axis and as high as the cameras are on average, looking at it."""
     centre, up = focus(poses), upwards(poses)
     offsets = np.stack([_place(pose) - centre for pose in poses])
     heights = offsets @ up
     flat = offsets - heights[:, None] * up
     radius, height = float(np.median(np.linalg.norm(flat, axis=1))), float(np.mean(heights))
-    if radius <= 0:
+    if radius <= 1e-9 * float(np.linalg.norm(offsets, axis=1).max()):
         raise UsageError("the cameras are above their focus: there is no way around it", place="--path")
     first = flat[int(np.argmax(np.linalg.norm(flat, axis=1)))]
     first = first / np.linalg.norm(first)
@@ -124,10 +126,16 @@ def upwards(poses: Sequence[Pose]) -> Floats:
     return found
 
 
+def _ahead(poses: Sequence[Pose]) -> Floats | None:
+    """The sum of all axes of view; None where there is none."""
+    ahead: Floats = np.sum([pose[2, :3] for pose in poses], axis=0)
+    return None if np.linalg.norm(ahead) < 1e-6 * len(poses) else ahead
+
+
 def _mean(poses: Sequence[Pose]) -> Pose:
     """The camera in the middle of all: mean place, mean axis of view, upright as they are."""
-    ahead = np.sum([pose[2, :3] for pose in poses], axis=0)
-    if np.linalg.norm(ahead) < 1e-6 * len(poses):
+    ahead = _ahead(poses)
+    if ahead is None:
         raise UsageError("the cameras look all ways: there is no camera in their middle; take orbit", place="--path")
     place = np.mean([_place(pose) for pose in poses], axis=0)
     return look_at(place, place + ahead, upwards(poses))

@@ -5,6 +5,7 @@ The EXIF orientation is never applied: poses and lenses are for the pixels as th
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from toolroll.splat.scene import Lens, Shot
 from toolroll.world.images import pillow
 
 Colour = tuple[float, float, float]
+ENDS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}  #: of files that are whole
+TAIL = 4096  #: bytes in which they are looked for
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # its readers raise what they log, which would go to stderr
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +37,41 @@ class Photo:
 
 
 def photo_size(path: Path) -> tuple[int, int]:
-    """Width and height as the pixels lie in the file, which is not decoded. ToolrollError for what is no photo."""
+    """Width and height as the pixels lie in the file. ToolrollError for what is no photo, or has an unknown range.
+
+    It is decoded only where it does not end as its kind does, so that one that is cut short is found out, too.
+    """
     with _opened(path) as image:
-        return int(image.width), int(image.height)
+        _is_sixteen(image, path)
+        return _size(image, path)
+
+
+def mask_size(path: Path) -> tuple[int, int]:
+    """The same of a mask, which may have any range."""
+    with _opened(path) as image:
+        return _size(image, path)
+
+
+def _size(image: Any, path: Path) -> tuple[int, int]:
+    end = ENDS.get(image.format)
+    if end is not None and end not in _tail(path):
+        image.load()
+    return int(image.width), int(image.height)
+
+
+def _tail(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        return file.read()
+
+
+def _is_sixteen(image: Any, path: Path) -> bool:
+    """Whether an image has grey values of 16 bits. ToolrollError for such of 32 bits."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return True
+    if image.mode in ("I", "F"):
+        raise ToolrollError("grey values of 32 bits, whose range is not known", place=str(path))
+    return False
 
 
 def load_photo(
@@ -47,12 +83,9 @@ def load_photo(
     of 16-bit colours Pillow gives the upper 8. ToolrollError for what is no photo.
     """
     with _opened(path) as image:
-        sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
-        if sixteen:
+        if _is_sixteen(image, path):
             grey = np.asarray(image).astype(np.float32) / np.float32(65535)
             return np.repeat(grey[..., None], 3, axis=2), None
-        if image.mode in ("I", "F"):
-            raise ToolrollError("grey values of 32 bits, whose range is not known", place=str(path))
         if not image.has_transparency_data:
             return np.asarray(image.convert("RGB"), np.float32) / np.float32(255), None
         four = np.asarray(image.convert("RGBA"), np.float32) / np.float32(255)
@@ -67,14 +100,14 @@ def load_mask(path: Path, width: int, height: int) -> NDArray[np.bool_]:
 
     A picture with a transparent part counts where it is not transparent. ToolrollError for what is no picture.
     """
+    seen: NDArray[np.bool_]
     with _opened(path) as image:
         if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
-            plane = image.convert("RGBA").getchannel("A")
-        elif image.mode == "1" or image.mode.startswith(("L", "I", "F")):
-            plane = image.getchannel(0) if image.mode == "LA" else image
+            seen = np.asarray(image.convert("RGBA").getchannel("A")) > 0
+        elif image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;"):
+            seen = np.asarray(image) > 0
         else:
-            plane = image.convert("RGB").convert("L")
-        seen = np.asarray(plane) > 0
+            seen = np.asarray(image.convert("RGB")).max(-1) > 0
     if seen.shape != (height, width):
         rows = ((np.arange(height) + 0.5) * seen.shape[0] / height).astype(np.intp)
         columns = ((np.arange(width) + 0.5) * seen.shape[1] / width).astype(np.intp)

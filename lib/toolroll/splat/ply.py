@@ -7,8 +7,14 @@ A PLY has a vertex for each Gaussian, with properties
     f_rest_0..3(K-1)-1   the others, K = 4, 9, 16     rot_0..3   quaternion, w x y z
 
 where f_rest has all coefficients of red, then those of green, then of blue. They are taken by name: their order and
-others among them, as normals, do not matter. Comments say what numbers cannot: the mode that a model was trained for
-is written as Brush does, `SplatRenderMode: mip` for antialiased ones, and read as Postshot's `antialiased 1` too.
+others among them, as normals, do not matter; red, green and blue do for f_dc where there is none. Comments say what
+numbers cannot: the mode that a model was trained for is written as Brush does, `SplatRenderMode: mip` for antialiased
+ones, and read as Postshot's `antialiased 1` too.
+
+A compressed PLY, as PlayCanvas and gsplat write it, has four words of 32 bits for a vertex, packed_position,
+packed_scale (11, 10 and 11 bits from the highest down), packed_rotation (2 that say which part of w x y z is largest
+and left out, 10 for each other one) and packed_color (4 times 8, red to opacity); an element `chunk` with bounds for
+each 256 of them; and maybe one `sh`, with f_rest as bytes.
 
 A `.splat` has no header and 32 bytes a Gaussian: means and scales (not logarithms) as float32, red, green, blue and
 opacity as bytes, and w x y z of the unit quaternion as bytes 128 + 128 q. It has no other harmonics than degree 0.
@@ -16,74 +22,77 @@ opacity as bytes, and w x y z of the unit quaternion as bytes 128 + 128 q. It ha
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from toolroll.errors import ToolrollError
-from toolroll.io.filesystem import write_atomically
+from toolroll.io.filesystem import reason
+from toolroll.splat.elements import Columns, read_ply_elements
 from toolroll.splat.gaussians import SH0, Gaussians
+from toolroll.splat.options import NETWORK
+from toolroll.splat.points import colours_of
+from toolroll.train.resumable import put
 
 Floats = NDArray[np.float32]
 
+CLOUD = "point_cloud.ply"  #: what folders of trained scenes call it
 HARMONICS = {0: 1, 9: 4, 24: 9, 45: 16}  #: how many f_rest there are: K
-LONGEST_LINE, MOST_LINES = 1024, 4096  #: of a header
-_KINDS = "i1 char int8  u1 uchar uint8  i2 short int16  u2 ushort uint16"
-_KINDS += "  i4 int int32  u4 uint uint32  f4 float float32  f8 double float64"
-TYPES = {name: code for code, *names in map(str.split, _KINDS.split("  ")) for name in names}
-ORDERS = {b"ascii": "", b"binary_little_endian": "<", b"binary_big_endian": ">"}
+CHUNK = 256  #: Gaussians of a compressed PLY that share bounds
+ELEMENTS = ("chunk", "vertex", "sh")
 RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rot", "u1", 4)])
+
+
+def open_splats(path: str | Path) -> tuple[Gaussians, tuple[str, ...]]:
+    """The Gaussians of a PLY, a `.splat`, or a folder that has one, and the comments that are with them.
+
+    A folder has point_cloud.ply in it, or in point_cloud/iteration_N, of which the highest counts. ToolrollError for
+    what is neither.
+    """
+    path = splats_file(Path(path))
+    if path.suffix == ".splat":
+        return read_splat(path), ()
+    return open_ply(path)
+
+
+def splats_file(path: Path) -> Path:
+    """The file that has the splats of a path. ToolrollError for a folder without one."""
+    if not path.is_dir():
+        return path
+    folder = path
+    iterations = [one for one in folder.glob("point_cloud/iteration_*") if one.name[10:].isdecimal()]
+    latest = sorted(iterations, key=lambda one: int(one.name[10:]))[-1:]
+    found = [one / CLOUD for one in (folder, *latest) if (one / CLOUD).is_file()]
+    if not found:
+        why = "is a network, no Gaussians" if (folder / NETWORK).exists() else f"has no {CLOUD}"
+        raise ToolrollError(why, place=str(folder))
+    return found[0]
 
 
 # --- PLY
 
 
-@dataclass(slots=True)
-class Element:
-    """An element of a PLY: its name, how many there are, and the types of its properties; None for a list."""
-
-    name: str
-    count: int
-    types: dict[str, str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a PLY says of itself. order: '<', '>', or '' for text. start: where its data begin, in bytes."""
-
-    order: str
-    elements: Sequence[Element]
-    comments: tuple[str, ...]
-    start: int
-
-
 def read_ply(path: str | Path) -> Gaussians:
-    """The Gaussians of a PLY, float32, in the order of the file; what is not finite in it stays so.
+    """The Gaussians of a PLY; see `open_ply`."""
+    return open_ply(path)[0]
 
-    Texts and binaries of either order of bytes, with numbers of any type. ToolrollError for what is no such file, lacks
-    a property or data, or has a number of f_rest that no degree of harmonics has.
+
+def open_ply(path: str | Path) -> tuple[Gaussians, tuple[str, ...]]:
+    """The Gaussians of a PLY, float32, in the order of the file, and its comments.
+
+    Texts and binaries of either order of bytes, with numbers of any type, and compressed ones; what is not finite stays
+    so. ToolrollError for what is no such file, lacks a property or data, or has a number of f_rest that no degree of
+    harmonics has.
     """
-    with open(path, "rb") as file:
-        try:
-            columns = _columns(file, _header(file))
-            return _from_columns(columns)
-        except ToolrollError as error:
-            raise ToolrollError(error.why, place=str(path)) from error
-
-
-def read_comments(path: str | Path) -> tuple[str, ...]:
-    """The comments of a PLY. ToolrollError for what is none."""
-    with open(path, "rb") as file:
-        try:
-            return _header(file).comments
-        except ToolrollError as error:
-            raise ToolrollError(error.why, place=str(path)) from error
+    read = read_ply_elements(path, ELEMENTS)
+    try:
+        return gaussians_of(read.elements), read.comments
+    except ToolrollError as error:
+        raise ToolrollError(error.why, place=str(path)) from error
 
 
 def mode_comment(antialiased: bool) -> str:
@@ -116,7 +125,7 @@ def write_ply(path: str | Path, gaussians: Gaussians, *, comments: Iterable[str]
     lines = [line for comment in comments for line in comment.splitlines()]
     head = ["ply", "format binary_little_endian 1.0", *(f"comment {line}" for line in lines)]
     head += [f"element vertex {len(whole)}", *(f"property float {name}" for name in property_names(whole.sh.shape[1]))]
-    _write(Path(path), "\n".join([*head, "end_header", ""]).encode(), table_of(whole))
+    put(Path(path), "\n".join([*head, "end_header", ""]).encode() + table_of(whole).tobytes())
     return len(gaussians) - len(whole)
 
 
@@ -135,109 +144,105 @@ def table_of(gaussians: Gaussians) -> Floats:
     return table
 
 
-def _write(path: Path, head: bytes, table: NDArray[Any]) -> None:
-    write_atomically(path, head + table.tobytes())
-
-
-def _header(file: IO[bytes]) -> Header:
-    if file.readline(LONGEST_LINE).strip() != b"ply":
-        raise ToolrollError("not a PLY file")
-    order: str | None = None
-    elements: list[Element] = []
-    comments: list[str] = []
-    for _ in range(MOST_LINES):
-        line = file.readline(LONGEST_LINE)
-        if not line.endswith(b"\n"):
-            break
-        words = line.split()
-        match words:
-            case [b"end_header"]:
-                if order is None:
-                    raise ToolrollError("its header has no format")
-                return Header(order, elements, tuple(comments), file.tell())
-            case [b"format", name, _] if name in ORDERS:
-                order = ORDERS[name]
-            case [b"comment" | b"obj_info", *_]:
-                comments.append(line.strip().partition(b" ")[2].decode(errors="replace").strip())
-            case []:
-                continue
-            case _:
-                _add(words, elements)
-    raise ToolrollError("its header does not end")
-
-
-def _add(words: list[bytes], elements: list[Element]) -> None:
-    """An element, or a property of the last one."""
-    match [word.decode(errors="replace") for word in words]:
-        case ["element", name, count] if count.isascii() and count.isdigit() and len(count) < 19:
-            elements.append(Element(name, int(count), {}))
-        case ["property", kind, name] if kind in TYPES and elements and name not in elements[-1].types:
-            elements[-1].types[name] = TYPES[kind]
-        case ["property", "list", _, _, name] if elements:
-            elements[-1].types[name] = None
-        case text:
-            raise ToolrollError(f"its header has a line that cannot be: {' '.join(text)[:60]!r}")
-
-
-def _columns(file: IO[bytes], header: Header) -> dict[str, Floats]:
-    """The properties of the vertices by name, float32, each of one number a vertex."""
-    names = [element.name for element in header.elements]
-    if "vertex" not in names:
+def gaussians_of(elements: dict[str, Columns]) -> Gaussians:
+    """The Gaussians of what was read of a PLY. ToolrollError for what are none."""
+    if "vertex" not in elements:
         raise ToolrollError("no vertices")
-    if "packed_position" in header.elements[names.index("vertex")].types:
-        raise ToolrollError("a compressed PLY: only plain ones can be read")
-    before, vertex = header.elements[: names.index("vertex")], header.elements[names.index("vertex")]
-    if any(kind is None for element in [*before, vertex] for kind in element.types.values()):
-        raise ToolrollError("has lists before its vertices, or in them")
-    if not vertex.types:
+    columns = elements["vertex"]
+    if "packed_position" in columns:
+        columns = _unpacked(elements)
+    if not columns:
         raise ToolrollError("its vertices have no properties")
-    left = os.fstat(file.fileno()).st_size - header.start
-    if header.order == "":
-        return _from_text(file, before, vertex, left)
-    kinds = [np.dtype([(name, header.order + str(kind)) for name, kind in e.types.items()]) for e in [*before, vertex]]
-    skipped = sum(element.count * kind.itemsize for element, kind in zip(before, kinds, strict=False))
-    if skipped + vertex.count * kinds[-1].itemsize > left:
-        raise ToolrollError(f"cut short: no room for {vertex.count} vertices")
-    file.seek(header.start + skipped)
-    table = np.frombuffer(file.read(vertex.count * kinds[-1].itemsize), kinds[-1])
     with np.errstate(over="ignore", invalid="ignore"):
-        return {name: table[name].astype(np.float32) for name in vertex.types}
-
-
-def _from_text(file: IO[bytes], before: Sequence[Element], vertex: Element, left: int) -> dict[str, Floats]:
-    skipped = sum(element.count * len(element.types) for element in before)
-    wide = len(vertex.types)
-    if 2 * (skipped + vertex.count * wide) > left + 1:  # a digit and a space each
-        raise ToolrollError(f"cut short: no room for {vertex.count} vertices")
-    words = file.read().split()[skipped : skipped + vertex.count * wide]
-    if len(words) < vertex.count * wide:
-        raise ToolrollError(f"cut short: no room for {vertex.count} vertices")
-    try:
-        with np.errstate(over="ignore"):
-            table = np.array([float(word) for word in words]).astype(np.float32).reshape(-1, wide)
-    except ValueError as error:
-        raise ToolrollError("has vertices that are not numbers") from error
-    return {name: table[:, i] for i, name in enumerate(vertex.types)}
-
-
-def _from_columns(columns: dict[str, Floats]) -> Gaussians:
-    lacking = next((name for name in property_names(1) if name not in columns), None)
+        floats = {name: values.astype(np.float32) for name, values in columns.items() if name in _USED}
+    if "f_dc_0" not in floats and "scale_0" in floats and {"red", "green", "blue"} <= columns.keys():
+        dc = np.asarray((colours_of(columns, len(columns["red"])) / 255 - 0.5) / SH0, np.float32)
+        floats |= {f"f_dc_{i}": dc[:, i] for i in range(3)}
+    lacking = next((name for name in property_names(1) if name not in floats), None)
     if lacking is not None:
-        some = "points without" if "scale_0" not in columns else "no"
+        some = "points without" if "scale_0" not in floats else "no"
         raise ToolrollError(f"not 3D Gaussians: {some} {lacking}")
     rest = sum(name.startswith("f_rest_") for name in columns)
     names = [f"f_rest_{i}" for i in range(rest)]
-    if rest not in HARMONICS or not all(name in columns for name in names):
+    if rest not in HARMONICS or not all(name in floats for name in names):
         raise ToolrollError(f"{rest} properties f_rest, where 0, 9, 24 or 45 in a row can be")
 
     def stack(*wanted: str) -> torch.Tensor:
-        return torch.from_numpy(np.stack([columns[name] for name in wanted], 1))
+        return torch.from_numpy(np.stack([floats[name] for name in wanted], 1))
 
     sh = stack("f_dc_0", "f_dc_1", "f_dc_2")[:, None]
     if rest:
         sh = torch.cat([sh, stack(*names).reshape(-1, 3, rest // 3).transpose(1, 2)], 1)
     quats, scales = stack("rot_0", "rot_1", "rot_2", "rot_3"), stack("scale_0", "scale_1", "scale_2")
-    return Gaussians(stack("x", "y", "z"), quats, scales, torch.from_numpy(columns["opacity"]), sh.contiguous())
+    return Gaussians(stack("x", "y", "z"), quats, scales, torch.from_numpy(floats["opacity"]), sh.contiguous())
+
+
+_USED = frozenset(property_names(16))
+
+
+def _unpacked(elements: dict[str, Columns]) -> Columns:
+    """The plain properties of a compressed PLY."""
+    chunk, vertex, sh = (elements.get(name, {}) for name in ELEMENTS)
+    words = {kind: vertex.get(f"packed_{kind}") for kind in ("position", "rotation", "scale", "color")}
+    odd = next((kind for kind, found in words.items() if found is None or found.dtype != np.uint32), None)
+    if odd is not None:
+        raise ToolrollError(f"a compressed PLY, whose packed_{odd} is no uint")
+    position, rotation, scale, color = (np.asarray(found) for found in words.values())
+    count = len(position)
+    if len(chunk.get("min_x", ())) * CHUNK < count:
+        raise ToolrollError(f"a compressed PLY without bounds for its {count} vertices")
+
+    def between(values: Floats, name: str) -> Floats:
+        if f"min_{name}" not in chunk or f"max_{name}" not in chunk:
+            raise ToolrollError(f"a compressed PLY without bounds of {name}")
+        low, high = (np.repeat(chunk[f"{end}_{name}"], CHUNK)[:count] for end in ("min", "max"))
+        made: Floats = (low + values * (high - low)).astype(np.float32)
+        return made
+
+    made: Columns = {}
+    for number, (axis, bits) in enumerate(zip("xyz", ((21, 11), (11, 10), (0, 11)), strict=True)):
+        made[axis] = between(_share(position, *bits), axis)
+        made[f"scale_{number}"] = between(_share(scale, *bits), f"scale_{axis}")
+    for number, name in enumerate("rgb"):
+        shade = _share(color, 24 - 8 * number, 8)
+        shade = between(shade, name) if "min_r" in chunk else shade
+        made[f"f_dc_{number}"] = (shade - np.float32(0.5)) / np.float32(SH0)
+    made["opacity"] = _logits(_share(color, 0, 8))
+    made |= {f"rot_{number}": part for number, part in enumerate(_turned(rotation))}
+    if any(len(values) != count for values in sh.values()):
+        raise ToolrollError(f"a compressed PLY with harmonics of other than its {count} vertices")
+    return made | {name: _harmonics(values) for name, values in sh.items()}
+
+
+def _share(words: NDArray[np.uint32], at: int, bits: int) -> Floats:
+    """The number in some bits, as a share of the largest that they hold."""
+    most = (1 << bits) - 1
+    return ((words >> np.uint32(at)) & np.uint32(most)).astype(np.float32) / np.float32(most)
+
+
+def _turned(words: NDArray[np.uint32]) -> Floats:
+    """w, x, y and z of packed rotations, [4, N]."""
+    others = np.stack([(_share(words, at, 10) - np.float32(0.5)) * np.float32(2**0.5) for at in (20, 10, 0)])
+    largest = np.sqrt(np.maximum(1 - (others**2).sum(0), 0))
+    which = words >> np.uint32(30)
+    made = np.zeros((4, len(words)), np.float32)
+    for number in range(4):
+        own = which == number
+        made[:, own] = np.insert(others[:, own], number, largest[own], axis=0)
+    return made
+
+
+def _harmonics(values: NDArray[Any]) -> Floats:
+    """Harmonics of bytes: -4 to 4, in the middles of 256 parts but at the ends."""
+    shares = np.where(values == 0, 0, np.where(values == 255, 1, (values.astype(np.float32) + 0.5) / 256))
+    return ((shares - 0.5) * 8).astype(np.float32)
+
+
+def _logits(opacities: Floats) -> Floats:
+    """Logits of opacities; 0 and 1 become -6.9 and 6.9."""
+    alpha = np.clip(opacities, 0.001, 0.999)
+    made: Floats = np.log(alpha / (1 - alpha)).astype(np.float32)
+    return made
 
 
 # --- .splat
@@ -248,18 +253,20 @@ def read_splat(path: str | Path) -> Gaussians:
 
     Opacities of 0 and 255 become logits of -6.9 and 6.9, which are written as these bytes again.
     """
-    data = Path(path).read_bytes()
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ToolrollError(reason(error), place=str(path)) from error
     if len(data) % RECORD.itemsize:
         raise ToolrollError(f"not a .splat file: {len(data)} bytes are no multiple of 32", place=str(path))
     table = np.frombuffer(data, RECORD)
-    alpha = np.clip(table["rgba"][:, 3] / np.float32(255), 0.001, 0.999)
     with np.errstate(divide="ignore", invalid="ignore"):
         scales = np.log(np.where(table["scale"] == 0, np.finfo(np.float32).tiny, table["scale"]))
     return Gaussians(
         torch.from_numpy(table["mean"].astype(np.float32)),
         torch.from_numpy((table["rot"].astype(np.float32) - 128) / 128),
         torch.from_numpy(scales.astype(np.float32)),
-        torch.from_numpy(np.log(alpha / (1 - alpha)).astype(np.float32)),
+        torch.from_numpy(_logits((table["rgba"][:, 3] / 255).astype(np.float32))),
         torch.from_numpy(((table["rgba"][:, None, :3] / np.float32(255) - 0.5) / SH0).astype(np.float32)),
     )
 
@@ -270,7 +277,7 @@ def write_splat(path: str | Path, gaussians: Gaussians) -> int:
     Harmonics above degree 0 are lost, and colours and opacities are rounded to bytes.
     """
     table = splat_table(gaussians)
-    _write(Path(path), b"", table)
+    put(Path(path), table.tobytes())
     return len(gaussians) - len(table)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  #: between the axes of OpenGL (y up, z back) and OpenCV (y down, z ahead)
 ROUGH = 1e-2  #: how far a rotation of a file may be from one, per number
+FAR = 1e30  #: what is farther away than this is nowhere
 SAME = 1e-2  #: how far cameras may be from where a step between worlds takes them, of the size of their cloud
 
 
@@ -20,7 +21,9 @@ def rotation(quaternion: Sequence[float]) -> Floats:
     >>> rotation([0.0, 0.0, 0.0, 2.0]).tolist()
     [[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]]
     """
-    w, x, y, z = np.asarray(quaternion, float) / np.linalg.norm(quaternion)
+    given = np.asarray(quaternion, float)
+    given = given / np.abs(given).max()  # so that no square is too large or too small
+    w, x, y, z = given / np.linalg.norm(given)
     return np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -56,13 +59,16 @@ def rigid(matrix: Any) -> Floats | None:
     """A pose [4, 4] out of a file, with a rotation that is one to the last digit; None where it is no pose.
 
     A rotation may be off by the digits that were left out in writing, and have a scale, which says nothing of a camera.
-    None: numbers that are not finite, a mirrored or sheared rotation, another shape than 4x4 or 3x4.
+    None: numbers that are not finite, a place beyond `FAR`, a mirrored or sheared rotation, another last row than 0, 0,
+    0, 1, as of a matrix with its columns as rows, another shape than 4x4 or 3x4.
     """
     try:
         given = np.asarray(matrix, float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    if given.shape not in ((4, 4), (3, 4)) or not np.isfinite(given).all():
+    if given.shape not in ((4, 4), (3, 4)) or not np.isfinite(given).all() or np.abs(given[:3, 3]).max() > FAR:
+        return None
+    if len(given) == 4 and np.abs(given[3] - (0, 0, 0, 1)).max() > ROUGH:
         return None
     left, sizes, right = np.linalg.svd(given[:3, :3])
     turn = left @ right
@@ -93,7 +99,8 @@ def to_opengl(pose: Floats) -> Floats:
 
 def moved(points: Floats, step: Floats) -> Floats:
     """Points [P, 3] in another world; `step` is [3, 4]: a linear part and a shift."""
-    return np.asarray(points @ step[:, :3].T + step[:, 3])
+    with np.errstate(over="ignore", invalid="ignore"):  # of points that are nowhere, and stay there
+        return np.asarray(points @ step[:, :3].T + step[:, 3])
 
 
 def step_between(first: Sequence[Floats], second: Sequence[Floats]) -> Floats | None:
@@ -116,7 +123,8 @@ def step_between(first: Sequence[Floats], second: Sequence[Floats]) -> Floats | 
 
 
 def leads(step: Floats, first: Sequence[Floats], second: Sequence[Floats]) -> bool:
-    """Whether a step [3, 4] takes the places of cameras from one world to the other."""
+    """Whether a step [3, 4] takes the places of cameras from one world to the other, but for the digits of a file."""
     a, b = (np.stack([inverse(pose)[:3, 3] for pose in poses]) for poses in (first, second))
     size = float(np.linalg.norm(b - b.mean(0), axis=1).max())
-    return bool(np.linalg.norm(moved(a, step) - b, axis=1).max() <= SAME * size + 1e-9)
+    digits = 1e-9 + 1e-9 * float(np.abs(b).max())
+    return bool(np.linalg.norm(moved(a, step) - b, axis=1).max() <= SAME * size + digits)

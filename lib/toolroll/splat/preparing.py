@@ -5,11 +5,12 @@ The world stays the one of the input's files. A scene's own file is written last
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,22 +18,33 @@ import numpy as np
 from toolroll.errors import ToolrollError, UsageError
 from toolroll.io.filesystem import reason
 from toolroll.run.seeds import record_seed
-from toolroll.splat.colmap import write_model
+from toolroll.splat.colmap import check_names, write_model
+from toolroll.splat.entries import bare, shown
 from toolroll.splat.labels import scene_name
 from toolroll.splat.lenses import straighten, straightened
 from toolroll.splat.photos import load_mask, load_photo
-from toolroll.splat.points import read_points, write_points
-from toolroll.splat.poses import inverse
+from toolroll.splat.points import read_points, somewhere, write_points
+from toolroll.splat.poses import FAR, inverse
 from toolroll.splat.scene import Lens, Points, Scene, Shot
 from toolroll.splat.splitting import write_lists
-from toolroll.splat.transforms import mask_name, write_transforms
+from toolroll.splat.transforms import BLENDER, mask_names, write_transforms
 from toolroll.world.images import pillow
 
 Form = Literal["transforms", "colmap-text", "colmap-binary"]
 MODEL = "sparse/0"
+MODEL_FILES = ("cameras", "images", "points3D", "rigs", "frames")  #: of COLMAP; the last two of newer versions
+#: What a scene that was written has, beside photos and masks.
+OWN = (
+    "transforms.json",
+    "points.ply",
+    "split.json",
+    f"{MODEL}/test.txt",
+    *(f"{MODEL}/{name}{end}" for name in MODEL_FILES for end in (".bin", ".txt")),
+)
 QUALITY = 95  #: of JPEG
 JPEG, PNG = (".jpg", ".jpeg"), ".png"
 CUBE = 3.0  #: random points fill a cube of so many times the scene's size to each side
+MOST_POINTS = 10_000_000  #: that are drawn at random
 ROOM = 1.1  #: which is so many times the greatest distance of a camera from their middle
 
 
@@ -46,17 +58,67 @@ class Output:
     overwrite: bool = False
 
 
-def prepare(scene: Scene, out: Path, output: Output) -> None:
-    """Write a scene into a folder. UsageError for one that has something in it, but with `overwrite`; ToolrollError."""
-    if out.is_dir() and not output.overwrite and any(out.iterdir()):
-        raise UsageError("the folder is not empty: name another, or --overwrite", place=str(out))
-    if out.exists() and out.resolve() in (scene.root.resolve(), *(shot.path.parent.resolve() for shot in scene.shots)):
-        raise UsageError("is the folder of the scene itself", place=str(out))
+def prepare(scene: Scene, out: Path, output: Output, *, given: Path | None = None) -> None:
+    """Write a scene into a folder. `given` is the folder that the user calls the scene's.
+
+    UsageError for a folder that has something in it, but with `overwrite`, and for one of the scene's own;
+    ToolrollError where writing fails. What another scene had in the folder is gone first, so that none is half of it.
+    """
     try:
-        shots = [_put(shot, out, output) for shot in scene.shots]
+        _check_folder(scene, out, output, given)
+        names = _names(scene.shots, output)
+        if output.form != "transforms":
+            check_names(names, text=output.form == "colmap-text")
+            _check_masks(scene, names, out)
+        for name in OWN:
+            (out / name).unlink(missing_ok=True)
+        shots = [_put(shot, name, out, output) for shot, name in zip(scene.shots, names, strict=True)]
+        masks = mask_names(shots)
+        shots = [_put_mask(*one, out, output) for one in zip(scene.shots, shots, masks, strict=True)]
         _put_files(replace(scene, shots=shots), out, output.form)
     except OSError as error:
         raise ToolrollError(reason(error), place=str(error.filename or out)) from error
+
+
+def _check_folder(scene: Scene, out: Path, output: Output, given: Path | None) -> None:
+    if out.is_dir() and not output.overwrite and any(out.iterdir()):
+        raise UsageError("the folder is not empty: name another, or --overwrite", place=str(out))
+    masks = [shot.mask.parent for shot in scene.shots if shot.mask is not None]
+    own = {scene.root, *([] if given is None else [given]), *(shot.path.parent for shot in scene.shots), *masks}
+    places = {os.path.realpath(folder) for folder in own}
+    if not places.isdisjoint(os.path.realpath(folder) for folder in (out, out / "images", out / "masks")):
+        raise UsageError("is the folder of the scene itself, or has its photos", place=str(out))
+    other = next((name for name in BLENDER if (out / name).exists()), None)
+    if other is not None:
+        raise UsageError(f"has a scene of another form, {other}", place=str(out))
+
+
+def _check_masks(scene: Scene, names: Sequence[str], out: Path) -> None:
+    """Masks go with the images of COLMAP's by their names alone, so that none may be there before."""
+    folder = out / "masks"
+    there = {bare(file.relative_to(folder).as_posix()) for file in folder.rglob("*") if not file.is_dir()}
+    for shot, name in zip(scene.shots, names, strict=True):
+        if shot.mask is None and not there.isdisjoint((name, bare(name))):
+            raise UsageError(f"has a mask of {shown(name)}, which the scene has not", place=str(folder))
+
+
+def _names(shots: Sequence[Shot], output: Output) -> list[str]:
+    """Names of photos as they are written: with the suffix of what is written, behind their own where that is taken."""
+    wanted = []
+    for shot in shots:
+        suffix = shot.path.suffix
+        if output.undistort and not shot.lens.straight and suffix.lower() not in JPEG:
+            suffix = PNG
+        wanted.append(bare(shot.name) + suffix)
+    count = Counter(wanted)
+    names = [
+        f"{shot.name}{PNG}" if count[name] > 1 and name != shot.name else name
+        for shot, name in zip(shots, wanted, strict=True)
+    ]
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise ToolrollError(f"two photos would be written as {shown(twice)}")
+    return names
 
 
 def _put_files(scene: Scene, out: Path, form: Form) -> None:
@@ -76,30 +138,29 @@ def _put_files(scene: Scene, out: Path, form: Form) -> None:
     write_model(out / MODEL, images, scene.points, text=form == "colmap-text")
 
 
-def _put(shot: Shot, out: Path, output: Output) -> Shot:
-    """Bring a photo and its mask; the shot of what is in `out`."""
-    straight = output.undistort and not shot.lens.straight
-    suffix = shot.path.suffix
-    if straight and suffix.lower() not in JPEG:
-        suffix = PNG
-    named = replace(shot, name=str(PurePosixPath(shot.name).with_suffix(suffix)))
-    target = _free(out / "images" / named.name, shot.path)
-    if straight:
-        _straightened(shot).save(target, **({"quality": QUALITY, "subsampling": 0} if suffix.lower() in JPEG else {}))
-    else:
+def _put(shot: Shot, name: str, out: Path, output: Output) -> Shot:
+    """Bring a photo, by its new name; the shot of what is in `out`, with a mask of the form that it will have."""
+    target = _free(out / "images" / name, shot.path)
+    if not (output.undistort and not shot.lens.straight):
         _bring(shot.path, target, copy=output.copy)
-    lens = _pinhole(shot) if output.undistort else shot.lens
-    if shot.mask is None:
-        return replace(named, path=target, lens=lens)
-    if straight:
-        named = replace(named, mask=shot.mask.with_suffix(PNG))
-    mask = _free(out / "masks" / mask_name(named), shot.mask)
-    if straight:
-        seen = straighten(load_mask(shot.mask, shot.lens.width, shot.lens.height), shot.lens, nearest=True)
-        pillow().fromarray(seen.astype(np.uint8) * 255).save(mask)
+        return replace(shot, name=name, path=target, lens=_pinhole(shot) if output.undistort else shot.lens)
+    jpeg = target.suffix.lower() in JPEG
+    _straightened(shot).save(target, **({"quality": QUALITY, "subsampling": 0} if jpeg else {}))
+    mask = None if shot.mask is None else shot.mask.with_suffix(PNG)
+    return replace(shot, name=name, path=target, lens=_pinhole(shot), mask=mask)
+
+
+def _put_mask(before: Shot, shot: Shot, name: str, out: Path, output: Output) -> Shot:
+    """Bring the mask of a shot, if it has one, by its name."""
+    if before.mask is None:
+        return shot
+    target = _free(out / "masks" / name, before.mask)
+    if output.undistort and not before.lens.straight:
+        seen = straighten(load_mask(before.mask, before.lens.width, before.lens.height), before.lens, nearest=True)
+        pillow().fromarray(seen.astype(np.uint8) * 255).save(target)
     else:
-        _bring(shot.mask, mask, copy=output.copy)
-    return replace(named, path=target, lens=lens, mask=mask)
+        _bring(before.mask, target, copy=output.copy)
+    return replace(shot, mask=target)
 
 
 def _pinhole(shot: Shot) -> Lens:
@@ -118,14 +179,11 @@ def _straightened(shot: Shot) -> Any:
 
 
 def _free(target: Path, source: Path) -> Path:
-    """A place for a file, of which an earlier one is gone; never that of the source."""
+    """A place for a file, of which an earlier one is gone; never in the folder of the source."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.is_symlink():
-        target.unlink()
-    elif target.exists():
-        if target.samefile(source):
-            raise UsageError("would be written over itself", place=str(source))
-        target.unlink()
+    if target.parent.samefile(source.parent):
+        raise UsageError("would be written over itself", place=str(source))
+    target.unlink(missing_ok=True)
     return target
 
 
@@ -133,13 +191,13 @@ def _bring(source: Path, target: Path, *, copy: bool) -> None:
     if copy:
         shutil.copyfile(source, target)
     else:
-        target.symlink_to(source.resolve())
+        target.symlink_to(os.path.realpath(source))
 
 
 # --- points
 
 
-def points_for(scene: Scene, wanted: str, seed: int) -> Points:
+def points_for(scene: Scene, wanted: str, seed: int, warn: Callable[[str], None]) -> Points:
     """The points that are wanted: scene, random:N, ply:FILE or sift. UsageError for others.
 
     Random ones fill a cube around the cameras' middle evenly, in random colours. A PLY is in the world of the scene.
@@ -147,19 +205,22 @@ def points_for(scene: Scene, wanted: str, seed: int) -> Points:
     kind, _, value = wanted.partition(":")
     if wanted == "scene":
         return scene.points
-    if kind == "random" and value.isdigit() and int(value) > 0:
+    if kind == "random" and value.isdecimal() and 0 < int(value) <= MOST_POINTS:
         draws = np.random.default_rng(record_seed(seed, scene_name(scene.root), "points"))
         middle, spread = cloud(scene.shots)
         side = CUBE * ROOM * (spread or 1.0)
         colours = draws.integers(0, 256, (int(value), 3)).astype(np.uint8)
         return Points(middle + draws.uniform(-side, side, (int(value), 3)), colours)
     if kind == "ply" and value:
-        return read_points(Path(value))
+        points, lost = somewhere(read_points(Path(value)))
+        if lost:
+            warn(f"points of {value} that are not finite, or beyond {FAR:g}: {lost}")
+        return points
     if wanted == "sift":
         from toolroll.splat.sift import triangulated
 
         return triangulated(scene.shots)
-    raise UsageError("is none of scene, random:N, ply:FILE, sift", place=wanted)
+    raise UsageError(f"is none of scene, random:N (N to {MOST_POINTS}), ply:FILE, sift", place=wanted)
 
 
 def cloud(shots: Sequence[Shot]) -> tuple[Any, float]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from toolroll.errors import UsageError
+from toolroll.models.device import choose_device
 from toolroll.splat.gaussians import Eye, Gaussians, Manner
 
 BackEnd = Literal["auto", "gsplat", "numba", "torch"]
@@ -76,21 +77,23 @@ def open_rasterizer(back_end: BackEnd = "auto", device: str = "auto") -> Rasteri
     Whether gsplat can be imported, or nvcc is there, does not matter: without a GPU it would try to compile, and fail.
     UsageError for gsplat without CUDA or without its package.
     """
+    if back_end == "numba" and device.startswith("cuda"):
+        raise UsageError("draws on a CPU", place="numba")
+    anywhere = device == "auto" and back_end in ("numba", "torch")
+    chosen = choose_device("cpu" if anywhere else device, "float32")
     if back_end == "auto":
-        on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-        back_end = "gsplat" if on_gpu else "numba"
+        back_end = "gsplat" if chosen.is_cuda else "numba"
     if back_end == "gsplat":
         from toolroll.splat.on_gsplat import GsplatRasterizer
 
-        if not torch.cuda.is_available():
-            raise UsageError("needs a CUDA device, and torch sees none", place="gsplat")
-        return GsplatRasterizer(torch.device("cuda" if device == "auto" else device))
+        if not chosen.is_cuda:
+            none = "" if torch.cuda.is_available() else ", and torch sees none"
+            raise UsageError(f"needs a CUDA device{none}", place="gsplat")
+        return GsplatRasterizer(torch.device(chosen.name))
     if back_end == "numba":
         from toolroll.splat.on_numba import NumbaRasterizer
 
-        if device.startswith("cuda"):
-            raise UsageError("draws on a CPU", place="numba")
         return NumbaRasterizer()
     from toolroll.splat.on_torch import TorchRasterizer
 
-    return TorchRasterizer(torch.device("cpu" if device == "auto" else device))
+    return TorchRasterizer(torch.device(chosen.name))

@@ -11,6 +11,7 @@ from typing import Any
 
 from toolroll.errors import ToolrollError, UsageError
 from toolroll.io.filesystem import reason, write_atomically
+from toolroll.io.paths import check_writable
 from toolroll.splat.benching import BREAKDOWNS, GROUPS, Row
 
 NAMES = {"psnr_db": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
@@ -84,7 +85,11 @@ def _number(value: int | None) -> str:
 
 def _markdown(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     lines = [head, [":--", *["--:"] * (len(head) - 1)], *cells]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(_plain, line)) + " |" for line in lines)
+
+
+def _plain(cell: str) -> str:
+    return " ".join(cell.split()).replace("|", "\\|")
 
 
 def write_report(rows: Sequence[Row], table: Path | None, plot: Path | None, metric: str) -> None:
@@ -102,8 +107,21 @@ def _write(path: Path, data: bytes) -> None:
         raise ToolrollError(reason(error), place=str(path)) from error
 
 
-def check_plot(path: Path) -> None:
-    """UsageError for a file whose suffix is that of no picture that `draw` makes."""
+def check_files(table: Path | None, plot: Path | None) -> None:
+    """UsageError for a figure whose suffix is that of no picture that `draw` makes; ToolrollError for no place.
+
+    Files are written whole, by another name first, so that a device or a pipe is no place.
+    """
+    if plot is not None:
+        _check_plot(plot)
+    for path in (table, plot):
+        if path is not None and path.exists() and not (path.is_file() or path.is_dir()):
+            raise ToolrollError("is no regular file", place=str(path))
+        if path is not None:
+            check_writable(path)
+
+
+def _check_plot(path: Path) -> None:
     if path.suffix.lower() not in PICTURES:
         raise UsageError(f"has to end in one of {', '.join(PICTURES)}", place=str(path))
 
@@ -118,7 +136,7 @@ def draw(rows: Sequence[Row], path: Path, metric: str = "psnr_db") -> None:
         import matplotlib as mpl
     except ImportError as error:
         raise ToolrollError("needs matplotlib: pip install 'toolroll[plot]'", place="--plot") from error
-    check_plot(path)
+    _check_plot(path)
     known = {(row["method"], row["group"]): row for row in rows if row[metric] is not None}
     if not known:
         raise ToolrollError(f"there is no {NAMES[metric]} to draw", place="--plot")

@@ -31,7 +31,8 @@ class Judge:
     def scores(self, picture: Picture, photo: Photo) -> Row:
         """The scores of a picture. PSNR is None where it is infinite, others where the picture is too small for them.
 
-        RowError for a picture of another size than the photo, or a mask that leaves nothing.
+        SSIM is so, too, where a mask leaves none of its windows. RowError for a picture of another size than the photo,
+        or a mask that leaves nothing.
         """
         if picture.shape != photo.pixels.shape:
             sizes = [f"{one.shape[1]} x {one.shape[0]}" for one in (picture, photo.pixels)]
@@ -39,13 +40,13 @@ class Judge:
         pair = (picture, photo.pixels)
         one, other = map(metrics.in_bytes, pair) if self.eight_bit else pair
         mask = photo.mask
-        psnr, side = metrics.psnr(one, other, mask), min(picture.shape[:2])
+        psnr, (height, width) = metrics.psnr(one, other, mask), picture.shape[:2]
         row: Row = {"psnr_db": psnr if math.isfinite(psnr) else None, "ssim": None}
-        if self.border == "same" or side >= metrics.SIZE:
+        if metrics.has_window(height, width, self.border, mask):
             row["ssim"] = metrics.ssim(one, other, self.border, mask)
         for net in self.nets:
-            row[net.kind.replace("-", "_")] = net(one, other, mask) if side >= net.net.least else None
-        row |= {"width": picture.shape[1], "height": picture.shape[0]}
+            row[net.kind.replace("-", "_")] = net(one, other, mask) if min(height, width) >= net.net.least else None
+        row |= {"width": width, "height": height}
         if mask is not None:
             row["masked_frac"] = 1 - float(mask.mean())
         return row

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from toolroll.errors import ToolrollError, first_line
-from toolroll.splat.colmap import numbers_of
+from toolroll.splat.colmap_lenses import numbers_of
 from toolroll.splat.scene import Points, Shot
 
 FEATURES = 2048  #: of a photo

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 
 from toolroll.errors import ToolrollError, UsageError
 from toolroll.io.filesystem import reason, write_atomically
-from toolroll.splat.entries import name_of
+from toolroll.splat.entries import bare, name_of, shown
 from toolroll.splat.scene import Part, Shot
 
 PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -57,7 +58,7 @@ def _checked(shots: list[Shot], warnings: list[str]) -> tuple[list[Shot], list[s
 
 def _by_rule(shots: Sequence[Shot], kind: str, value: str, rule: str) -> list[Shot]:
     count = len(shots)
-    if kind == "every" and value.isdigit() and int(value) > 1:
+    if kind == "every" and value.isdecimal() and int(value) > 1:
         tested = set(range(0, count, int(value)))
     elif kind == "fraction" and (share := _share(value)) is not None:
         trained = np.linspace(0, count - 1, math.ceil(count * share), dtype=int).tolist()
@@ -88,7 +89,7 @@ def read_lists(path: Path) -> dict[Part, list[str]]:
     if "\0" in text:
         raise ToolrollError("not a text file", place=str(path))
     if not text.lstrip().startswith(("{", "[")):
-        return {"test": [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]}
+        return {"test": [line.strip() for line in text.split("\n") if line.strip() and not line.startswith("#")]}
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -108,24 +109,28 @@ def read_lists(path: Path) -> dict[Part, list[str]]:
 
 
 def _by_lists(shots: Sequence[Shot], lists: Mapping[Part, Sequence[str]], place: str) -> tuple[list[Shot], list[str]]:
-    known = _matched([shot.name for shot in shots], lists)
-    names = [name for part in lists.values() for name in part]
+    known = matched([shot.name for shot in shots], lists)
     if not known:
         raise ToolrollError("none of its names is one of a photo", place=place)
     rest: Part | None = None if "train" in lists else "train"
-    missing = [name for name in names if not _matched([shot.name for shot in shots], {"test": [name]})]
+    there = {known_as for shot in shots for known_as in (shot.name, bare(shot.name))}
+    names = [name for part in lists.values() for name in part]
+    missing = [shown(name) for name in names if there.isdisjoint((name_of(name), bare(name_of(name))))]
     warnings = [f"{len(missing)} names of {place} are of no photo: {', '.join(missing[:3])}"] if missing else []
+    twice = [name for name, count in Counter(n for part in lists.values() for n in set(part)).items() if count > 1]
+    if twice:
+        warnings.append(f"{len(twice)} names of {place} are in two lists, of which the last counts: {shown(twice[0])}")
     return [replace(shot, part=known.get(shot.name, rest)) for shot in shots], warnings
 
 
-def _matched(names: Iterable[str], lists: Mapping[Part, Sequence[str]]) -> dict[str, Part]:
+def matched(names: Iterable[str], lists: Mapping[Part, Sequence[str]]) -> dict[str, Part]:
     """The parts of photos by their names. Lists may name them with their folder, and without their suffix."""
     listed: dict[str, Part] = {}
     for part, entries in lists.items():
         listed |= {name_of(entry): part for entry in entries}
-    bare = {str(Path(name).with_suffix("")): part for name, part in listed.items()}
-    pairs = ((name, str(Path(name).with_suffix(""))) for name in names)
-    found = {name: listed.get(name) or listed.get(stem) or bare.get(stem) for name, stem in pairs}
+    stems = {bare(name): part for name, part in listed.items()}
+    pairs = ((name, bare(name)) for name in names)
+    found = {name: listed.get(name) or listed.get(stem) or stems.get(stem) for name, stem in pairs}
     return {name: part for name, part in found.items() if part is not None}
 
 
@@ -135,7 +140,7 @@ def own_parts(root: Path, model: Path, names: Sequence[str]) -> dict[str, Part]:
     if file is None:
         return {}
     lists = read_lists(file)
-    found = _matched(names, lists)
+    found = matched(names, lists)
     return found if "train" in lists else {name: found.get(name, "train") for name in names}
 
 

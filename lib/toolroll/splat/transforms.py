@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,10 +21,11 @@ from numpy.typing import NDArray
 
 from toolroll.errors import ToolrollError
 from toolroll.io.filesystem import reason, write_atomically
-from toolroll.splat.entries import Entry, tidy
+from toolroll.splat.entries import Entry, bare, is_name, name_of, shown
 from toolroll.splat.lenses import checked, eight, scaled
-from toolroll.splat.poses import from_opengl, rigid, to_opengl
+from toolroll.splat.poses import FAR, from_opengl, rigid, to_opengl
 from toolroll.splat.scene import Lens, Part, Shot
+from toolroll.splat.splitting import PARTS, matched
 
 #: Of files from before 19 January 2024, and what nerfstudio takes for one that does not say.
 OLD = np.array([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0]])
@@ -30,44 +33,50 @@ NEW = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0]])  #: of later files
 BLENDER = ("transforms_train.json", "transforms_val.json", "transforms_test.json")
 _DISTORTION = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
 _PERSPECTIVE = ("", "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV", "PERSPECTIVE")
-_FISHEYE = ("OPENCV_FISHEYE", "FISHEYE")
+_FISHEYE = ("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
+_CROP = "fisheye_crop_radius"
 
 
 @dataclass(frozen=True, slots=True)
 class Transforms:
-    """What a file says. applied: [3, 4], COLMAP's world to this one, then times scale; points: name of a PLY file."""
+    """What a file says. applied: [3, 4], COLMAP's world to this one, then times scale; points: name of a PLY file.
+
+    cropped: whether it says how much of a fisheye's photos counts.
+    """
 
     source: str
     frames: list[Entry]
     applied: NDArray[np.float64] | None = None
     scale: float = 1.0
     points: str | None = None
+    cropped: bool = False
 
 
 def read_transforms(path: Path, part: Part | None = None) -> Transforms:
     """What is in a transforms.json. ToolrollError where it is not sound; poses that are none are None in their frames.
 
-    `part` is that of all frames of the file; else it is in the file's lists.
+    `part` is that of all frames of the file; else it is in the file's lists. Without one to train on, that is for all
+    that are in no other.
     """
     data = _object(path)
     place = str(path)
     frames = data.get("frames")
     if not isinstance(frames, list) or not all(isinstance(one, dict) for one in frames):
         raise ToolrollError("no list of `frames`", place=place)
-    parts = _parts(data, place)
+    parts = _parts(data, [frame.get("file_path") for frame in frames], place)
     found = []
     for number, frame in enumerate(frames):
         file, mask = frame.get("file_path"), frame.get("mask_path")
-        if not isinstance(file, str) or not file:
+        if not is_name(file):
             raise ToolrollError("no `file_path`", place=f"{place}: frame {number}")
         matrix = rigid(frame.get("transform_matrix"))
         found.append(
             Entry(
                 file,
                 None if matrix is None else from_opengl(matrix),
-                *lens_rule({**data, **frame}, f"{place}: {file}"),
-                mask if isinstance(mask, str) and mask else None,
-                part or parts.get(str(tidy(file))),
+                *lens_rule({**data, **frame}, f"{place}: {shown(file)}"),
+                mask if is_name(mask) else None,
+                part or parts.get(name_of(file)),
             )
         )
     ply = data.get("ply_file_path")
@@ -75,8 +84,9 @@ def read_transforms(path: Path, part: Part | None = None) -> Transforms:
         _source(path, data),
         found,
         _applied(data, place),
-        _number(data, "applied_scale", place) or 1.0,
-        ply if isinstance(ply, str) and ply else None,
+        _scale(data, place),
+        ply if is_name(ply) else None,
+        _CROP in data or any(_CROP in frame for frame in frames),
     )
 
 
@@ -101,15 +111,17 @@ def _source(path: Path, data: Mapping[str, Any]) -> str:
     return "instant-ngp" if own else "nerfstudio"
 
 
-def _parts(data: Mapping[str, Any], place: str) -> dict[str, Part]:
-    parts: dict[str, Part] = {}
-    names: tuple[Part, ...] = ("train", "val", "test")
-    for part in names:
-        files = data.get(f"{part}_filenames", [])
-        if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+def _parts(data: Mapping[str, Any], files: Sequence[Any], place: str) -> dict[str, Part]:
+    """The parts of photos by their names, as far as the file says."""
+    lists: dict[Part, list[str]] = {}
+    for part in PARTS:
+        listed = data.get(f"{part}_filenames", [])
+        if not isinstance(listed, list) or not all(isinstance(file, str) for file in listed):
             raise ToolrollError(f"{part}_filenames is not a list of names", place=place)
-        parts |= {str(tidy(file)): part for file in files}
-    return parts
+        lists[part] = listed
+    names = [name_of(file) for file in files if is_name(file)]
+    found = matched(names, lists)
+    return found if lists["train"] or not found else {name: found.get(name, "train") for name in names}
 
 
 def _applied(data: Mapping[str, Any], place: str) -> NDArray[np.float64] | None:
@@ -117,18 +129,25 @@ def _applied(data: Mapping[str, Any], place: str) -> NDArray[np.float64] | None:
         return None
     try:
         step = np.asarray(data["applied_transform"], float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         step = np.zeros(0)
-    if step.shape not in ((3, 4), (4, 4)) or not np.isfinite(step).all():
+    if step.shape not in ((3, 4), (4, 4)) or not (np.abs(step) <= FAR).all():
         raise ToolrollError("applied_transform is not 3x4 numbers", place=place)
     return step[:3]
+
+
+def _scale(data: Mapping[str, Any], place: str) -> float:
+    scale = _number(data, "applied_scale", place)
+    if scale is not None and not 0 < scale <= FAR:
+        raise ToolrollError(f"applied_scale is {scale:g}", place=place)
+    return 1.0 if scale is None else scale
 
 
 def _number(data: Mapping[str, Any], name: str, place: str, default: float | None = None) -> float | None:
     value = data.get(name, default)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
         raise ToolrollError(f"{name} is not a number", place=place)
     return float(value)
 
@@ -192,7 +211,7 @@ def _bending(data: Mapping[str, Any], place: str) -> tuple[str, tuple[float, ...
         return "OPENCV_FISHEYE", (k[0], k[1], k[4], k[5])
     if named not in _PERSPECTIVE:
         known = ", ".join([*_PERSPECTIVE[1:-1], _FISHEYE[0]])
-        raise ToolrollError(f"camera_model {name} is not supported, but {known}", place=place)
+        raise ToolrollError(f"camera_model {shown(str(name))} is not supported, but {known}", place=place)
     needs = next((count for count, rest in ((0, k), (1, k[1:]), (2, k[2:]), (4, k[4:])) if not any(rest)), 8)
     has = {"SIMPLE_PINHOLE": 0, "PINHOLE": 0, "SIMPLE_RADIAL": 1, "RADIAL": 2, "OPENCV": 4, "FULL_OPENCV": 8}.get(named)
     if has is not None and needs <= has:
@@ -224,10 +243,10 @@ def write_transforms(
         {
             "file_path": f"{folder}/{shot.name}",
             "transform_matrix": to_opengl(shot.pose).tolist(),
-            **({} if shot.mask is None else {"mask_path": f"{masks}/{mask_name(shot)}"}),
+            **({} if shot.mask is None else {"mask_path": f"{masks}/{mask}"}),
             **({} if len(lenses) == 1 else _keys(shot.lens)),
         }
-        for shot in shots
+        for shot, mask in zip(shots, mask_names(shots), strict=True)
     ]
     try:
         write_atomically(path, json.dumps(data, indent=1).encode("utf-8", "surrogateescape") + b"\n")
@@ -235,14 +254,21 @@ def write_transforms(
         raise ToolrollError(reason(error), place=str(path)) from error
 
 
-def mask_name(shot: Shot) -> str:
-    """What the mask of a shot is called: as its photo, but with the mask's own suffix.
+def mask_names(shots: Sequence[Shot]) -> list[str]:
+    """What the masks of shots are called: as their photos, but with a mask's own suffix.
 
-    >>> mask_name(Shot("left/a.jpg", Path("a.jpg"), np.eye(4), Lens("PINHOLE", 2, 2, 1, 1, 1, 1), Path("m.png")))
-    'left/a.png'
+    That is put behind the photo's where two would have one name, as COLMAP has it.
+
+    >>> lens = Lens("PINHOLE", 2, 2, 1, 1, 1, 1)
+    >>> shots = [Shot(name, Path(name), np.eye(4), lens, Path("m.png")) for name in ("l/a.jpg", "b.jpg", "b.png")]
+    >>> mask_names(shots)
+    ['l/a.png', 'b.jpg.png', 'b.png.png']
     """
-    suffix = "" if shot.mask is None else shot.mask.suffix
-    return f"{shot.name.removesuffix(Path(shot.name).suffix)}{suffix}"
+    suffixes = ["" if shot.mask is None else shot.mask.suffix for shot in shots]
+    short = [bare(shot.name) + suffix for shot, suffix in zip(shots, suffixes, strict=True)]
+    count = Counter(name for shot, name in zip(shots, short, strict=True) if shot.mask is not None)
+    alike = zip(shots, short, suffixes, strict=True)
+    return [f"{shot.name}{suffix}" if count[name] > 1 else name for shot, name, suffix in alike]
 
 
 def _keys(lens: Lens) -> dict[str, Any]:

@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from toolroll.errors import ToolrollError, UsageError
+from toolroll.errors import UsageError
 from toolroll.run.page import safe
 from toolroll.splat.gaussians import SH0, Gaussians
-from toolroll.splat.ply import property_names, read_comments, read_ply, read_splat, table_of
+from toolroll.splat.ply import CLOUD, property_names, table_of
 
 Doubles = NDArray[np.float64]
 Format = Literal["ply", "splat"]
@@ -38,6 +38,7 @@ FORMATS: tuple[Format, ...] = ("ply", "splat")
 FOV = 50.0  #: degrees, of a view that nothing is said of
 RAISED = math.radians(20)  #: how far above the horizon such a view begins
 SIDES = 24  #: from which it may
+LEAST = 1e-30  #: weight of a splat in what is said of all, so that they have one together
 AXES = {"x": "1 0 0", "-x": "-1 0 0", "y": "0 1 0", "-y": "0 -1 0", "z": "0 0 1", "-z": "0 0 -1"}
 RANGES = {  #: of bytes: what 0 stands for, and the step
     "f_dc": (-0.5 / SH0, 1 / (255 * SH0)),
@@ -49,29 +50,6 @@ ASSETS = Path(__file__).resolve().parents[1] / "data/viewer"
 
 
 # --- what is shown
-
-
-def open_splats(path: str | Path) -> tuple[Gaussians, tuple[str, ...]]:
-    """The Gaussians of a PLY, a `.splat`, or a folder that has one, and the comments that are with them.
-
-    A folder has point_cloud.ply in it, or in point_cloud/iteration_N, of which the highest counts. ToolrollError for
-    what is neither.
-    """
-    path = Path(path)
-    if path.is_dir():
-        path = _in_folder(path)
-    if path.suffix == ".splat":
-        return read_splat(path), ()
-    return read_ply(path), read_comments(path)
-
-
-def _in_folder(folder: Path) -> Path:
-    iterations = [one for one in folder.glob("point_cloud/iteration_*") if one.name[10:].isdecimal()]
-    latest = sorted(iterations, key=lambda one: int(one.name[10:]))[-1:]
-    found = [one / "point_cloud.ply" for one in (folder, *latest) if (one / "point_cloud.ply").is_file()]
-    if not found:
-        raise ToolrollError("has no point_cloud.ply", place=str(folder))
-    return found[0]
 
 
 def drawable(gaussians: Gaussians) -> torch.Tensor:
@@ -151,12 +129,13 @@ def read_direction(text: str) -> Doubles:
 
 def trained_camera(folder: Path) -> Camera | None:
     """The first camera of the photos that nvs-train tested, or else trained on; None where the folder is not its."""
-    from toolroll.splat.rendering import cameras_of, open_cloud
-    from toolroll.splat.training import ABOUT
+    from toolroll.splat.rendering import Trained, cameras_of, read_about
+    from toolroll.train.resumable import ABOUT
 
-    if not (folder / ABOUT).is_file():
+    if not (folder / ABOUT).is_file() or not (folder / CLOUD).is_file():
         return None
-    cameras = cameras_of(open_cloud(folder), None, "all", lambda _: None)
+    known = read_about(folder / ABOUT, Trained).cameras
+    cameras = cameras_of(known, folder, None, "all", lambda _: None)
     first = next((camera for camera in cameras if camera.part == "test"), cameras[0])
     return Camera(first.pose, math.degrees(2 * math.atan(first.lens.height / 2 / first.lens.fy)))
 
@@ -179,7 +158,7 @@ def view_of(gaussians: Gaussians, *, camera: Camera | None = None, up: Doubles |
     Without a camera the view is of the middle of what is opaque, from a little above, from the side where least stands
     in front of it and, a little, along which the scene is short.
     """
-    means, weights = gaussians.means.double().numpy(), gaussians.logits.double().sigmoid().numpy()
+    means, weights = gaussians.means.double().numpy(), gaussians.logits.double().sigmoid().clamp(min=LEAST).numpy()
     sizes = gaussians.scales.double().exp().sort(1, descending=True).values[:, :2].numpy()
     centre = np.array([_quantile(means[:, axis], weights, 0.5) for axis in range(3)])
     far = np.linalg.norm(means - centre, axis=1)
@@ -309,7 +288,7 @@ def _column(name: str, values: NDArray[np.float32], *, rounded: bool) -> tuple[d
         most = np.finfo(np.float16).max
         return {"name": name, "bytes": 2}, np.clip(values, -most, most).astype(np.float16).view(np.uint16)
     low, step = RANGES[kind]
-    steps = np.clip(np.rint((values - low) / step), 0, 255)
+    steps = np.clip(np.rint((values.astype(np.float64) - low) / step), 0, 255)
     return {"name": name, "bytes": 1, "low": low, "step": step}, steps.astype(np.uint8)
 
 

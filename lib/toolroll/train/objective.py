@@ -21,8 +21,8 @@ class Objective:
     micro_tokens: int = 4096
     loss_norm: Literal["token", "sequence", "constant"] = "token"
     loss_constant: float | None = None
-    clip: float = 0.2
-    clip_high: float | None = None
+    clip_ratio: float = 0.2
+    clip_ratio_high: float | None = None
     dual_clip: float | None = None
     kl: Literal["k1", "k2", "k3"] = "k3"
     kl_coef: float = 0.0
@@ -91,7 +91,8 @@ def objective_options(option: Callable[..., click.Option]) -> list[click.Option]
             type=click.IntRange(min=1),
             default=4096,
             show_default=True,
-            help="Tokens, padding and all, that go through the model at a time. Changes memory and speed only.",
+            metavar="N",
+            help="Tokens computed at a time, padding included, on each process: memory, not results.",
         ),
         choice(
             "--loss-norm",
@@ -100,8 +101,8 @@ def objective_options(option: Callable[..., click.Option]) -> list[click.Option]
             "What weighs the same: every token of a mini-batch, every row, or every token of all mini-batches.",
         ),
         number("--loss-constant", None, "With --loss-norm constant: a row's loss is divided by this.", strictly=True),
-        number("--clip", 0.2, "The ratio of new to old probability is held above 1 - CLIP and below 1 + CLIP."),
-        number("--clip-high", None, "The upper bound is 1 + this instead."),
+        number("--clip-ratio", 0.2, "The ratio of new to old probability is held above 1 - RATIO and below 1 + RATIO."),
+        number("--clip-ratio-high", None, "The upper bound is 1 + this instead."),
         number(
             "--dual-clip", None, "For negative advantages: a token's loss is at most this times -advantage.", above=1
         ),

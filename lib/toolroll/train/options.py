@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from toolroll.errors import UsageError
+from toolroll.models.single_options import device_option
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -130,12 +132,7 @@ def train_options(option: Callable[..., click.Option], *, lr: float) -> list[cli
             help="Layers that get an adapter.",
         ),
         make("--gradient-checkpointing", is_flag=True, help="Less memory for about a third more time."),
-        make(
-            "--device",
-            default="auto",
-            show_default=True,
-            help="auto (the freest GPU, else the CPU), cpu, cuda or cuda:N; under accelerate each process has its own.",
-        ),
+        device_option(partial(option, section="Training"), "; under accelerate each process has its own"),
         make(
             "--dtype",
             type=click.Choice(["auto", "float32", "bfloat16"]),
@@ -208,5 +205,27 @@ def publish_options(option: Callable[..., click.Option]) -> list[click.Option]:
             show_default=True,
             help="Number format of published weights; auto is bfloat16 on a GPU, else float32. v000000 has its model's "
             "own.",
+        ),
+    ]
+
+
+def length_options(option: Callable[..., click.Option]) -> list[click.Option]:
+    """The options of pairs that are too long."""
+    return [
+        option(
+            ["--max-tokens"],
+            type=click.IntRange(min=2),
+            default=8192,
+            show_default=True,
+            metavar="N",
+            help="Longest prompt with an answer, images and all, in tokens.",
+        ),
+        option(
+            ["--on-long"],
+            type=click.Choice(["fail", "skip", "cut"]),
+            default="fail",
+            show_default=True,
+            help="A longer pair: treat it as one that cannot be processed; leave it out and count it; or cut its "
+            "answers, which pairs with images do not allow.",
         ),
     ]

@@ -213,7 +213,7 @@ def _dtype_of(source: str, notify: Callable[[str], None]) -> torch.dtype:
     """The type a model's weights are stored in."""
     from transformers import AutoConfig
 
-    dtype = AutoConfig.from_pretrained(find_model(source, notify)).dtype
+    dtype = AutoConfig.from_pretrained(find_model(source, notify), trust_remote_code=False).dtype
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype, None)
     return dtype if isinstance(dtype, torch.dtype) else torch.float32

@@ -55,7 +55,7 @@ def _rows(path: Path, step: int) -> list[dict[str, Any]]:
             row = orjson.loads(line)
             if row["step"] <= step:
                 kept.append(row)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             if number < len(lines):  # the last line may be cut off by a kill
                 raise ToolrollError("not rows of updates", place=f"{path}:{number}") from error
     return kept

@@ -150,7 +150,8 @@ def test_the_embedded_model_is_named_with_what_it_is_good_for(monkeypatch: pytes
 
 def test_openai(url: str, tiny: str, tmp_path: Path) -> None:
     said: list[str] = []
-    with closing(open_text_engine(base_url=url, window=3, cache=str(tmp_path / "c.db"), notify=said.append)) as engine:
+    cache = str(tmp_path / "c.db")
+    with closing(open_text_engine(base_url=url, concurrency=3, cache=cache, notify=said.append)) as engine:
         assert (engine.name, engine.codec, engine.capacity, engine.max_context) == ("openai:served", None, 3, 99)
     with closing(
         open_text_engine(base_url=url, model="m", tokenizer=tiny, max_context=9, notify=said.append)

@@ -16,7 +16,7 @@ import torch
 
 pytest.importorskip("PIL", reason="images are read by pillow")
 
-from toolroll.errors import RowError, Stopped, ToolrollError
+from toolroll.errors import RowError, ToolrollError
 from toolroll.models.base import Completion, Sampling
 from toolroll.models.codec import HFCodec
 from toolroll.models.device import Device
@@ -309,12 +309,6 @@ def test_stop_strings_end_an_answer_with_the_token_that_completes_them(models, f
         if one.finish == "stop":
             assert one.text.endswith(one.stop)
             assert not any(stop in engine.codec.decode(one.ids[:-1]) for stop in stops)
-
-
-def test_a_signal_stops_between_tokens(models, files):
-    engine = engine_of(*models("llava"), stopped=lambda: True)
-    with pytest.raises(Stopped):
-        engine.answer(ragged(files))
 
 
 def test_batches_keep_to_their_size_and_order(models, files):

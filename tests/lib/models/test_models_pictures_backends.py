@@ -159,7 +159,7 @@ def test_a_server_sees_images_in_their_places(server, files):
 def test_a_server_that_is_busy_is_asked_again_and_bad_requests_fail_alone(server, files, tmp_path):
     server.faults.extend([503, 429])
     (tmp_path / "cut.png").write_bytes(files[0].read_bytes()[:60])
-    with closing(open_image_text(base_url=server.url, window=3)) as engine:
+    with closing(open_image_text(base_url=server.url, concurrency=3)) as engine:
         good = ask(IMAGE, images=files[:1])
         found = engine.answer(
             [

@@ -427,7 +427,7 @@ def test_the_window_is_kept_and_answers_are_in_order(serve: Callable[[str], Fake
     server = serve("vllm")
     server.delay_s = 0.05
     asked = [([{"role": "user", "content": "echo"}], Sampling(seed=seed)) for seed in range(12)]
-    with closing(RemoteEngine(server.url, window=3)) as engine:
+    with closing(RemoteEngine(server.url, concurrency=3)) as engine:
         answers = engine.chat(asked)
     assert [answer.text for answer in answers if isinstance(answer, Completion)] == [f"echo {i}" for i in range(12)]
     assert server.most == 3
@@ -437,7 +437,7 @@ def test_order_of_submission_changes_nothing(serve: Callable[[str], FakeServer])
     server = serve("vllm")
     found = []
     for keys in (range(8), range(7, -1, -1)):
-        with closing(RemoteEngine(server.url, window=4)) as engine:
+        with closing(RemoteEngine(server.url, concurrency=4)) as engine:
             for key in keys:
                 engine.submit(key, Generate("echo", None, Sampling(seed=key)))
             found.append(finish(engine, *keys))
@@ -452,7 +452,7 @@ def test_episodes(serve: Callable[[str], FakeServer]) -> None:
         second = yield Generate("!", Letters().encode("!"), Sampling(max_tokens=4))
         return number, first.stop, second.text
 
-    with closing(RemoteEngine(server.url, codec=Letters(), window=3)) as engine:
+    with closing(RemoteEngine(server.url, codec=Letters(), concurrency=3)) as engine:
         results = [result for _, result in drive(engine, ((i, episode(i)) for i in range(9)), ordered=True)]
     assert results == [(i, "</s>", "look") for i in range(9)]
     assert server.most <= 3
@@ -461,7 +461,7 @@ def test_episodes(serve: Callable[[str], FakeServer]) -> None:
 def test_one_failed_row_leaves_the_others_alone(serve: Callable[[str], FakeServer]) -> None:
     server = serve("vllm")
     server.faults.append(refuse(400, {"error": {"message": "no"}}))
-    with closing(RemoteEngine(server.url, window=1)) as engine:
+    with closing(RemoteEngine(server.url, concurrency=1)) as engine:
         answers = engine.chat([([{"role": "user", "content": "echo"}], Sampling(seed=i)) for i in range(3)])
     assert [isinstance(answer, RowError) for answer in answers] == [True, False, False]
 
@@ -485,7 +485,7 @@ def test_the_cache_saves_the_second_request(
 def test_close_cancels_what_is_under_way(serve: Callable[[str], FakeServer]) -> None:
     server = serve("vllm")
     server.faults += [hang, refuse(429, {}, retry_after="60")]
-    engine = RemoteEngine(server.url, window=2)
+    engine = RemoteEngine(server.url, concurrency=2)
     for key in range(6):
         engine.submit(key, Generate("Q", None, Sampling()))
     while len(server.requests) < 2:
@@ -622,7 +622,7 @@ def test_a_real_llama_server() -> None:
     params.n_ctx, params.n_parallel, params.port, params.verbosity = 2048, 2, 0, -1
     server = xllamacpp.Server(params)
     try:
-        with closing(RemoteEngine(server.listening_address, window=2)) as engine:
+        with closing(RemoteEngine(server.listening_address, concurrency=2)) as engine:
             assert (engine.server.dialect, engine.max_context) == ("llamacpp", 1024)
             greedy = Sampling(temperature=0, max_tokens=20, stop=(" blue", " green"))
             first = ask(engine, 1, "The three colours are: red,", greedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from toolroll.splat.benching import GROUPS, PAPER, PAPER_GROUPS, Bench, mean, pa
 from toolroll.splat.frequency import scene_frequency
 from toolroll.splat.grouping import frequencies, groups_of, read_split
 from toolroll.splat.labels import Labels
-from toolroll.splat.report import _figure, check_plot, draw, table_of, write_report
+from toolroll.splat.report import _figure, check_files, draw, table_of, write_report
 
 NOTHING = {"ssim": None, "lpips_alex": None, "lpips_vgg": None, "lpips_vgg_3dgs": None, "n_images": None}
 ABOUT = {"ssim_border": "valid", "eight_bit": True, "images_folder": None, "frequency": None}
@@ -103,6 +104,7 @@ def test_means_of_scenes_stand_for_their_images(bench):
         (seen("a", "one", None, 20.0, n_images=3), "a has a score of all images of one before"),
         (seen("a", "one", "3", None), "no `psnr_db`"),
         (seen("a", "one", None, 20.0), "neither `image` nor `n_images`"),
+        (seen("a", "three", None, 20.0, n_images=0), "`n_images` is 0"),
     ],
 )
 def test_rows_that_cannot_be_used(row, why, bench):
@@ -232,8 +234,29 @@ def test_frequency_of_one_scene_and_of_photos_of_several_sizes():
     warnings = []
     assert frequencies(bench, "median", print, warnings.append) == {"one": "low_freq", "two": "high_freq"}
     assert "different sizes" in warnings[0]
-    with pytest.raises(UsageError, match="none of median"):
-        read_split("mean")
+    for text in ("mean", "nan", "inf", "-1e999", ""):
+        with pytest.raises(UsageError, match="none of median"):
+            read_split(text)
+
+
+def test_a_damaged_photo_costs_a_scene_its_frequency_alone(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (48, 32), "red").save(tmp_path / name / "1.png")
+    (tmp_path / "one/2.png").write_bytes(b"no photo")
+    bench = bench_of(*(seen("a", name, "1", 20.0, images_folder=str(tmp_path / name)) for name in ("one", "two")))
+    warnings = []
+    assert frequencies(bench, 1.0, print, warnings.append) == {"two": "low_freq"}
+    assert warnings == [f"no frequency of one: {tmp_path}/one/2.png: not an image"]
+
+
+def test_a_row_that_cannot_be_used_says_nothing_of_the_rules():
+    bench = Bench()
+    for row in (seen("a", "one", "1", None, eight_bit=False), seen("a", "one", None, 20.0, ssim_border="same")):
+        with pytest.raises(RowError):
+            bench.add(row)
+    bench.add(seen("a", "one", "1", 20.0))
+    assert bench.rules == ("valid", True)
 
 
 # --- the paper
@@ -294,6 +317,8 @@ def test_a_table_beside_the_paper(bench):
 def test_a_table_of_names_with_bars():
     bench = bench_of(seen("a|b", "one", "1", 20.0, ssim=0.5))
     assert "| a\\|b | 1 | 1 | 20.00 | 0.500 | - |" in table_of(list(bench.rows({}, None)))
+    bench = bench_of(seen("a\nb\r\n  c", "one", "1", 20.0, ssim=0.5))
+    assert "| a b c | 1 | 1 | 20.00 | 0.500 | - |" in table_of(list(bench.rows({}, None)))
 
 
 def test_bars_and_lines(bench):
@@ -339,7 +364,13 @@ def test_a_figure_says_its_rules_and_takes_any_name(metric, bench, tmp_path):
 def test_reports_that_cannot_be_written(bench, tmp_path):
     rows = rows_of(bench)
     with pytest.raises(UsageError, match=r"has to end in one of \.png, \.svg, \.pdf"):
-        check_plot(tmp_path / "a.jpg")
+        check_files(None, tmp_path / "a.jpg")
+    os.mkfifo(tmp_path / "pipe.md")
+    for name, why in (("gone/t.md", "No such file"), (".", "Is a directory"), ("pipe.md", "is no regular file")):
+        with pytest.raises(ToolrollError, match=why):
+            check_files(tmp_path / name, None)
+    check_files(tmp_path / "new.md", tmp_path / "new.svg")
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe.md"]
     with pytest.raises(ToolrollError, match="No such file or directory"):
         write_report(rows, tmp_path / "gone/t.md", None, "psnr_db")
     with pytest.raises(ToolrollError, match="there is no LPIPS to draw"):

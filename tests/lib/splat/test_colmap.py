@@ -9,6 +9,7 @@ import pytest
 
 from toolroll.errors import ToolrollError
 from toolroll.splat import colmap
+from toolroll.splat.colmap_lenses import numbers_of
 from toolroll.splat.drawn import BENDS, lens_of, made_poses
 from toolroll.splat.scene import Lens, Points
 
@@ -81,7 +82,8 @@ def test_binary_goes_before_text_and_points_may_be_missing(tmp_path):
 def test_round_trip_of_every_model(text, tmp_path):
     draws = np.random.default_rng(0)
     poses = made_poses(len(BENDS), draws)
-    images = [(f"im ä{i}.png", poses[i], lens_of(model, 96 + i, 64)) for i, model in enumerate(BENDS)]
+    name = "imä" if text else "im ä"
+    images = [(f"{name}{i}.png", poses[i], lens_of(model, 96 + i, 64)) for i, model in enumerate(BENDS)]
     points = Points(draws.normal(size=(5, 3)), draws.integers(0, 256, (5, 3)).astype(np.uint8))
     colmap.write_model(tmp_path / "sparse/0", images, points, text=text)
     found = colmap.read_model(tmp_path / "sparse/0")
@@ -106,9 +108,9 @@ def test_equal_lenses_are_one_camera_and_nothing_is_a_model_too(text, tmp_path):
 
 def test_two_focal_lengths_make_a_model_wider():
     lens = Lens("RADIAL", 64, 48, 50, 51, 32, 24, (0.1, 0.2))
-    assert colmap.numbers_of(lens) == ("OPENCV", [50, 51, 32, 24, 0.1, 0.2, 0, 0])
-    assert colmap.numbers_of(Lens("SIMPLE_PINHOLE", 64, 48, 50, 51, 32, 24))[0] == "PINHOLE"
-    assert colmap.numbers_of(Lens("SIMPLE_RADIAL", 64, 48, 50, 50, 32, 24, (0.1,))) == (
+    assert numbers_of(lens) == ("OPENCV", [50, 51, 32, 24, 0.1, 0.2, 0, 0])
+    assert numbers_of(Lens("SIMPLE_PINHOLE", 64, 48, 50, 51, 32, 24))[0] == "PINHOLE"
+    assert numbers_of(Lens("SIMPLE_RADIAL", 64, 48, 50, 50, 32, 24, (0.1,))) == (
         "SIMPLE_RADIAL",
         [50, 32, 24, 0.1],
     )
@@ -196,3 +198,69 @@ def test_missing_files(tmp_path):
     assert not colmap.holds_model(tmp_path)
     with pytest.raises(ToolrollError, match=r"cameras\.txt: No such file"):
         colmap.read_model(tmp_path)
+
+
+@every_form
+@pytest.mark.parametrize(
+    ("model", "number", "numbers", "lens"),
+    [
+        ("SIMPLE_RADIAL_FISHEYE", 8, [50, 32, 24, 0.1], (50, 50, (0.1, 0, 0, 0))),
+        ("RADIAL_FISHEYE", 9, [50, 32, 24, 0.1, -0.2], (50, 50, (0.1, -0.2, 0, 0))),
+        ("SIMPLE_FISHEYE", 14, [50, 32, 24], (50, 50, (0, 0, 0, 0))),
+        ("FISHEYE", 15, [50, 51, 32, 24], (50, 51, (0, 0, 0, 0))),
+    ],
+)
+def test_fisheyes_with_fewer_numbers(model, number, numbers, lens, text, tmp_path):
+    fx, fy, distortion = lens
+    if text:
+        line = f"7 {model} 64 48 {' '.join(map(str, numbers))}\n3 PINHOLE 64 48 50 50 32 24\n"
+        write_text(tmp_path, cameras=line)
+    else:
+        data = struct.pack("<Q", 2) + struct.pack(f"<iiQQ{len(numbers)}d", 7, number, 64, 48, *numbers)
+        write_binary(tmp_path, cameras=data + struct.pack("<iiQQ4d", 3, 1, 64, 48, 50, 50, 32, 24))
+    found = colmap.read_model(tmp_path).cameras[7]
+    assert found == Lens("OPENCV_FISHEYE", 64, 48, fx, fy, 32, 24, distortion)
+
+
+def test_empty_lines_that_were_left_out(tmp_path):
+    """A program that drops them would lose each second image without a word."""
+    lines = [f"{i} 1 0 0 0 0 0 {i} 7 left {i}.png" for i in (1, 2, 3)]
+    write_text(tmp_path, images="\n".join(lines) + "\n")
+    with pytest.raises(ToolrollError, match=r"images\.txt:2: no observations.*is the line behind an image.*left out"):
+        colmap.read_model(tmp_path)
+    write_text(tmp_path, images=f"{lines[0]}\n1  2.5 -1 3 4 12\n{lines[1]}\n\n{lines[2]}")
+    assert len(colmap.read_model(tmp_path).images) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("a b.png", True, "COLMAP's text files have no blanks in names: take binary ones"),
+        ("a\tb.png", True, "COLMAP's text files have no blanks in names"),
+        ("a\nb.png", True, "COLMAP's text files have no blanks in names"),
+        ("a\nb.png", False, "has a line break"),
+        ("a\rb.png", False, "has a line break"),
+    ],
+)
+def test_names_that_cannot_be_written(name, text, why, tmp_path):
+    image = (name, np.eye(4), lens_of("PINHOLE", 96, 64))
+    with pytest.raises(ToolrollError, match=why) as error:
+        colmap.write_model(tmp_path / "m", [image], Points.none(), text=text)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "m").exists()
+    colmap.write_model(tmp_path / "m", [("a b.png", *image[1:])], Points.none(), text=False)
+    assert colmap.read_model(tmp_path / "m").images[0].name == "a b.png"
+
+
+def test_numbers_that_no_photo_has(tmp_path):
+    for size, told in (("9" * 400, "1e+300"), (str(2**40), "1.09951e+12")):
+        write_text(tmp_path, cameras=f"1 PINHOLE {size} {size} 50 50 32 24\n")
+        with pytest.raises(ToolrollError) as error:
+            colmap.read_model(tmp_path)
+        assert str(error.value) == f"{tmp_path}/cameras.txt:1: width of a lens is {told}"
+    images = binary()["images.bin"].replace(b"left/a photo.jpg\0", b"\x1b[2J" + b"x" * 5000 + b"\0")
+    write_binary(tmp_path, images=images[: 8 + 64 + 5005] + struct.pack("<Q", 2**60))
+    with pytest.raises(ToolrollError) as error:
+        colmap.read_model(tmp_path)
+    assert "observations in \\x1b[2Jxxxx" in str(error.value)
+    assert len(str(error.value)) < 400

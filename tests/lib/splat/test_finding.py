@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from toolroll.errors import ToolrollError
 from toolroll.splat.colmap import write_model
 from toolroll.splat.drawn import write_scene
 from toolroll.splat.finding import open_scene
+from toolroll.splat.points import write_points
 from toolroll.splat.poses import inverse, moved
 from toolroll.splat.scene import Points
 from toolroll.splat.transforms import NEW, OLD
@@ -400,7 +402,7 @@ def test_points_that_are_not_finite(drawn, tmp_path):
     images = [(s.name, s.pose, s.lens) for s in truth.shots]
     write_model(tmp_path / "sparse/0", images, Points(places, truth.points.colours), text=False)
     found = open_scene(tmp_path)
-    assert found.warnings == ("points that are not finite: 3",)
+    assert found.warnings == ("points that are not finite, or beyond 1e+30: 3",)
     assert len(found.points) == 57
 
 
@@ -431,3 +433,95 @@ def test_a_photo_behind_an_absolute_name(scene, tmp_path):
     assert found.warnings == ()
     assert found.shots[0].path == truth.shots[0].path or found.shots[-1].path == truth.shots[0].path
     assert all(not shot.name.startswith(("/", "..")) for shot in found.shots)
+
+
+def test_two_frames_of_one_photo(scene):
+    """Photos whose names differ by their suffix alone, of which there is one in the smaller size."""
+    root, _ = scene
+    Image.new("RGB", (48, 32), "red").save(root / "images/frame_00001.jpg")
+    edit(root, lambda data: data["frames"].append({**data["frames"][0], "file_path": "images/frame_00001.jpg"}))
+    assert len(open_scene(root).shots) == 6
+    (root / "images/frame_00001.jpg").unlink()
+    halved(root)
+    found = open_scene(root, images="images_2")
+    assert len({shot.path for shot in found.shots}) == len(found.shots) == 5
+    assert found.warnings == ("frames of a photo that another has: 1 (images/frame_00001.jpg)",)
+
+
+def test_photos_and_masks_that_are_cut_short(scene):
+    root, _ = scene
+    (root / "masks").mkdir()
+    for name in ("images/frame_00002.png", "masks/frame_00001.png"):
+        data = (root / "images/frame_00001.png").read_bytes()
+        (root / name).write_bytes(data[: len(data) * 2 // 3])
+    edit(root, lambda data: data["frames"][0].update(mask_path="masks/frame_00001.png"))
+    found = open_scene(root)
+    assert [(shot.name[10], shot.mask) for shot in found.shots] == [(i, None) for i in "1345"]
+    assert found.warnings == (
+        "masks that cannot be read: 1 (masks/frame_00001.png (image file is truncated))",
+        "photos that cannot be read: 1 (images/frame_00002.png (image file is truncated))",
+    )
+
+
+def test_names_that_no_file_has(scene):
+    root, _ = scene
+
+    def rename(data):
+        data["frames"][0]["file_path"] = "images/" + "x" * 5000 + ".png"
+        data["frames"][1]["file_path"] = "x" * 5000 + "/a.png"
+        data["frames"][2]["file_path"] = "images/a\nb\udcff.png"
+        data["frames"][3]["mask_path"] = "m" * 5000
+        data["ply_file_path"] = "p" * 5000
+
+    edit(root, rename)
+    found = open_scene(root)
+    assert [shot.name for shot in found.shots] == ["frame_00004.png", "frame_00005.png"]
+    missing = next(one for one in found.warnings if one.startswith("photos missing: 3 (images/xxx"))
+    assert missing.endswith(", images/a\\nb\\udcff.png)")
+    assert all(len(one.encode()) < 400 for one in found.warnings)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "loop", "loop/scene"])
+def test_paths_that_lead_nowhere(name, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ToolrollError, match=r"No such file|File name too long|Too many levels"):
+        open_scene(tmp_path / name)
+
+
+def test_a_name_that_is_not_utf8(scene):
+    root, truth = scene
+    photo = os.fsdecode(b"\xff a.png")
+    (root / "images/frame_00001.png").rename(root / "images" / photo)
+    edit(root, lambda data: data["frames"][0].update(file_path=f"images/{photo}"))
+    found = open_scene(root)
+    assert found.shots[-1].name == photo
+    assert found.shots[-1].pose == pytest.approx(truth.shots[0].pose)
+
+
+def test_a_fisheye_whose_rim_does_not_count(scene):
+    root, _ = scene
+    edit(root, lambda data: data.update(fisheye_crop_radius=10))
+    assert open_scene(root).warnings == ("fisheye_crop_radius is not looked at: what is beyond it counts, too",)
+
+
+def test_points_of_colmap_that_are_nowhere(scene, drawn):
+    root, _ = scene
+    turned(root, OLD)
+    truth = drawn["colmap"]
+    places = truth.points.places.copy()
+    places[:3] = [[np.inf, 0, 0], [np.nan, 1, 1], [1e308, -1e308, 1e308]]
+    images = [(shot.name, shot.pose, shot.lens) for shot in truth.shots]
+    write_model(root / "sparse/0", images, Points(places, truth.points.colours), text=False)
+    found = open_scene(root)
+    assert found.points.places == pytest.approx(moved(places[3:], OLD))
+    assert found.warnings == ("points that are not finite, or beyond 1e+30: 3",)
+
+
+def test_points_of_a_ply_that_are_nowhere(scene):
+    root, truth = scene
+    places = truth.points.places.copy()
+    places[:2, 1] = np.nan, -1e31
+    write_points(root / "points.ply", Points(places, truth.points.colours))
+    found = open_scene(root)
+    assert found.points.places == pytest.approx(truth.points.places[2:], abs=1e-6)
+    assert found.warnings == ("points that are not finite, or beyond 1e+30: 2",)

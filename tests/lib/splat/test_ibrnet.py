@@ -559,6 +559,31 @@ def test_masked_pixels_are_not_learned(drawn, tmp_path):
     assert torch.equal(drawn_colours(masked), drawn_colours(spoiled))
 
 
+def test_a_photo_that_is_masked_wholly_teaches_nothing(drawn, tmp_path):
+    scene, shots = drawn[0]
+    pillow().new("L", (48, 32)).save(tmp_path / "none.png")
+    blind = [replace(shot, mask=tmp_path / "none.png") for shot in shots]
+    some = [*blind[:4], *shots[4:]]
+
+    def fit(own):
+        return IbrFit(seeded(lambda: IBRNet(TINY)), [IbrScene(scene, own)], RECIPE, seed=3)
+
+    dark = fit(blind)
+    before = {name: part.detach().clone() for name, part in dark.parts.items()}
+    assert [(told.loss, told.rays) for told in dark.steps()] == [(0.0, 0)] * 6
+    assert all(torch.equal(before[name], part) for name, part in dark.parts.items())
+    whole, half, rest = fit(some), fit(some), fit(some)
+    told = [one.rays for one in whole.steps()]
+    assert 0 < sum(rays == 0 for rays in told) < 6
+    stop = 1 + max(number for number, rays in enumerate(told[:5]) if rays == 0)  # right behind one of these
+    for _ in zip(range(stop), half.steps(), strict=False):
+        pass
+    rest.restore({name: tensor.clone() for name, tensor in half.tensors().items()}, stop)
+    list(rest.steps())
+    for name, tensor in whole.tensors().items():
+        assert torch.equal(tensor, rest.tensors()[name]), name
+
+
 # --- folders
 
 
@@ -623,7 +648,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(drawn, folder, tmp_path):
     with pytest.raises(ToolrollError, match="--seed: training began with 5"):
         training.IbrTraining(drawn, RECIPE, root, seed=6, device="cpu").resume({"seed": 6}, frozenset({"seed"}), print)
     other = training.IbrTraining(drawn, replace(RECIPE, width=8), root, seed=5, device="cpu")
-    with pytest.raises(ToolrollError, match="state is of another network"):
+    with pytest.raises(ToolrollError, match="its state is of another training"):
         other.resume({}, frozenset(), print)
 
 
@@ -673,9 +698,20 @@ def test_folders_that_are_none(folder, tmp_path):
             (tmp_path / "model.safetensors").write_bytes(weights)
         with pytest.raises(ToolrollError, match="cannot be loaded as an IBRNet"):
             training.open_ibrnet(tmp_path)
-    (tmp_path / "ibrnet.json").write_text("[]")
-    with pytest.raises(ToolrollError, match="cannot be loaded"):
-        training.open_ibrnet(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((root / "model.safetensors").read_bytes())
+    about = json.loads((root / "ibrnet.json").read_text())
+    vast = {"width": 10**9, "blocks": [10**9, 1, 1], "features": 10**9, "fine": 1}
+    changes = [{"shape": {**about["shape"], name: value}} for name, value in vast.items()]
+    changes += [{"views": -1}, {"samples": 10**12}, {"fine": 1e3}, {"side": "x"}, {"step": -1}, {"scenes": [1]}]
+    for text in ["[]", "[" * 100_000, *(json.dumps({**about, **change}) for change in changes)]:
+        (tmp_path / "ibrnet.json").write_text(text)
+        with pytest.raises(ToolrollError, match="cannot be loaded as an IBRNet: "):
+            training.open_ibrnet(tmp_path)
+    for change in ({"width": 5}, {"fine": not about["shape"]["fine"]}, {"features": 33}):
+        (tmp_path / "ibrnet.json").write_text(json.dumps({**about, "shape": {**about["shape"], **change}}))
+        if change != {"fine": False}:
+            with pytest.raises(ToolrollError, match=r"model\.safetensors has no "):
+                training.open_ibrnet(tmp_path)
 
 
 def test_a_model_without_its_state_is_not_written_over(drawn, folder, tmp_path):

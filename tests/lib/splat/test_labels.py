@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from toolroll.errors import ToolrollError, UsageError
-from toolroll.splat.labels import Labels, fits, read_labels, read_where
+from toolroll.splat.labels import Labels, check_where, fits, read_labels, read_where
 
 A, B, C, D = (letter * 64 for letter in "abcd")
 TABLE = f"""hash,batch,bound,reflection type,Transparency,light,secondary POI,primary POI,device
@@ -108,6 +108,8 @@ def test_two_rows_of_a_scene_are_joined(tmp_path):
         (["batch=3K"], [False, False, True, False]),
         (["Primary POI=nature & outdoors"], [False, True, False, False]),
         (["colour=red"], [False, False, False, False]),
+        (["reflection=outdoor"], [False, False, False, False]),
+        (["environment=outdor"], [False, False, False, False]),
     ],
 )
 def test_conditions(conditions, wanted, tmp_path):
@@ -122,11 +124,54 @@ def test_conditions_that_are_none():
             read_where([text])
 
 
-def test_a_level_nobody_foresaw_is_kept(tmp_path):
-    found = read(tmp_path, f"hash,reflection\n{A},none\n{B},odd\n")
-    assert [found[name].levels["reflection"] for name in (A, B)] == ["none", "odd"]
-    assert found[A].groups() == {"reflection": "less_ref"}
-    assert Labels({}, {}).groups() == {}
+def test_a_value_that_is_no_level_is_a_text(tmp_path):
+    found = read(tmp_path, f"hash,reflection,environment\n{A},none,indoor\n{B},odd,bd\n{C},Yes,in a hall\n")
+    assert [labels.levels for labels in found.values()] == [
+        {"reflection": "none", "environment": "indoor"},
+        {"environment": "indoor"},
+        {},
+    ]
+    assert found[B].texts == {"reflection": "odd"}
+    assert found[A].groups() == {"reflection": "less_ref", "environment": "indoor"}
+    assert found[C].groups() == Labels({}, {}).groups() == {}
+    assert [fits(labels, read_where(["reflection=odd"])) for labels in found.values()] == [False, True, False]
+
+
+@pytest.mark.parametrize("head", ["hash,,", "hash,label,label", "hash,label,LABEL"])
+def test_columns_of_one_name(head, tmp_path):
+    found = read(tmp_path, f"{head}\n{A},bd,abs reflection\n{B},unbd,nan\n")
+    assert found[A].levels == {"environment": "indoor", "reflection": "more"}
+    assert found[B].levels == {"environment": "outdoor"}
+
+
+def test_levels_in_columns_of_their_names(tmp_path):
+    text = f"hash,frequency,transparency,light\r\n{A},High,medium,mixed\r\n{B},low-freq,more_transp,none\r\n"
+    found = read(tmp_path, text)
+    assert found[A].levels == {"frequency": "high_freq", "transparency": "medium", "light": "mixed"}
+    assert found[B].levels == {"frequency": "low_freq", "transparency": "more_transp"}
+
+
+def test_quoted_fields_have_separators_and_line_ends(tmp_path):
+    found = read(tmp_path, f'hash,note,x\r\n{A},"a, ""b""\r\nc",bd\r\n')
+    assert found[A].texts["note"] == 'a, "b"\r\nc'
+    assert found[A].levels == {"environment": "indoor"}
+
+
+@pytest.mark.parametrize(
+    ("condition", "why"),
+    [
+        ("enviroment=outdoor", "there are environment, frequency, reflection, transparency, light, batch, device, "),
+        ("environment=outdor", "is none of indoor, outdoor"),
+        ("reflection=bd", "is none of more, medium, less, none, more_ref, less_ref"),
+        ("duration=5", "there are environment"),
+    ],
+)
+def test_conditions_that_nothing_can_fulfil(condition, why, tmp_path):
+    table = read(tmp_path, TABLE)
+    with pytest.raises(UsageError, match=why) as error:
+        check_where(read_where([condition]), table)
+    assert error.value.place == f"--where {condition}"
+    check_where(read_where(["environment=unbd", "batch=9K", "frequency=high", "reflection=abs nonreflection"]), table)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +182,8 @@ def test_a_level_nobody_foresaw_is_kept(tmp_path):
         (pickle.dumps({"hash": []}), "not a text file"),
         (b"hash\0\n", "not a text file"),
         (b'hash,x\na,"' + b"x" * 200_000 + b'"\n', "not a table: field larger"),
+        (b'hash,x\n"a,bd\nb,unbd\n', "not a table: unexpected end of data"),
+        (b'hash,x\n"a"1,bd\n', "not a table: "),
     ],
 )
 def test_tables_that_are_not_sound(data, why, tmp_path):

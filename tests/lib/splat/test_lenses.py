@@ -149,6 +149,11 @@ def test_each_axis_is_scaled_on_its_own():
         ({"fy": float("nan")}, "fy of a lens is nan"),
         ({"width": 0}, "width of a lens is 0"),
         ({"cx": float("inf")}, "not finite"),
+        ({"fx": 1e300}, r"fx of a lens is 1e\+300"),
+        ({"fy": 1e-300}, "fy of a lens is 1e-300"),
+        ({"width": 10**400, "height": 10**400}, r"width of a lens is 1e\+300"),
+        ({"height": (1 << 24) + 1}, "height of a lens is"),
+        ({"distortion": (0.1, 1e16, 0, 0)}, "not finite, or beyond"),
         ({"distortion": (0.1,)}, "OPENCV has 4 numbers of distortion, not 1"),
     ],
 )

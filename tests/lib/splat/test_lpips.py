@@ -254,6 +254,8 @@ def changed(**changes):
         (changed(lin2__weight=torch.ones(5)), r"lin2.weight is \[5\], not \[4\]"),
         (changed(conv1__weight=torch.ones(3, 2, 3, 3)), r"conv1.weight is \[3, 2, 3, 3\], not \[3, 2, 5, 5\]"),
         (changed(conv0__bias=torch.tensor([1, math.nan])), "conv0.bias has values that are not finite"),
+        (changed(conv0__weight=torch.tensor(1.0)), r"conv0.weight is \[\], not \[0, 3, 11, 11\]"),
+        (changed(conv0__bias=torch.tensor([1, 2])), "conv0.bias is torch.int64, not of floats"),
         ({}, "0 convolutions"),
     ],
 )
@@ -273,3 +275,9 @@ def test_files_that_are_none(tmp_path):
         read_weights(tmp_path / "cut.safetensors")
     with pytest.raises(ToolrollError):
         read_weights(tmp_path)
+
+
+def test_weights_of_eight_bits(tmp_path):
+    tensors = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in made_weights(ALEX).items()}
+    save_file(tensors, tmp_path / "w.safetensors")
+    assert {tensor.dtype for tensor in read_weights(tmp_path / "w.safetensors").tensors.values()} == {torch.float32}

@@ -113,3 +113,6 @@ def test_cameras_that_look_all_ways_have_no_middle():
     poses = [look_at(np.zeros(3), np.array([math.cos(a), math.sin(a), 0.0]), UP) for a in np.arange(4) * math.pi / 2]
     with pytest.raises(UsageError, match="the cameras look all ways"):
         spiral(poses, 4)
+    both = [look_at(np.zeros(3), np.array([side, 0.0, 0.0]), UP) for side in (1, -1)]
+    with pytest.raises(UsageError, match="they have no focus"):
+        orbit(both, 4)

@@ -9,7 +9,7 @@ from PIL import Image
 from toolroll.errors import ToolrollError
 from toolroll.splat.drawn import write_scene
 from toolroll.splat.lenses import straighten, straightened
-from toolroll.splat.photos import Photos, load_mask, load_photo, photo_size
+from toolroll.splat.photos import Photos, load_mask, load_photo, mask_size, photo_size
 from toolroll.splat.scene import Lens, Shot
 
 PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
@@ -83,29 +83,39 @@ def test_grey_palettes_and_others(tmp_path):
 
 @pytest.mark.parametrize(
     ("data", "why"),
-    [(b"", "the file is empty"), (b"\x80\x04pickle", "not an image"), ("cut", ""), ("folder", "Is a directory")],
+    [
+        (b"", "the file is empty"),
+        (b"\x80\x04pickle", "not an image"),
+        ("cut.png", "image file is truncated"),
+        ("cut.jpg", "image file is truncated"),
+        ("folder", "Is a directory"),
+    ],
 )
 def test_photos_that_are_none(data, why, tmp_path):
     path = tmp_path / "p.png"
-    if data == "cut":
+    if data in ("cut.png", "cut.jpg"):
         noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
-        save(tmp_path / "whole.png", noise)
-        path.write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
-        assert photo_size(path) == (40, 40)  # the size is in the header
+        whole = save(tmp_path / data, noise).read_bytes()
+        path.write_bytes(whole + bytes(5000))  # what is behind the end says nothing
+        assert photo_size(path) == mask_size(path) == (40, 40)
+        path.write_bytes(whole[:1200])
     elif data == "folder":
         path.mkdir()
     else:
         path.write_bytes(data)
-    with pytest.raises(ToolrollError) as error:
-        load_photo(path)
-    assert str(error.value).startswith(f"{path}: {why}")
-    assert "\n" not in str(error.value)
+    for read in (load_photo, photo_size, mask_size):
+        with pytest.raises(ToolrollError) as error:
+            read(path)
+        assert str(error.value).startswith(f"{path}: {why}")
+        assert "\n" not in str(error.value)
 
 
 def test_floats_are_refused(tmp_path):
     Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "f.tif")
-    with pytest.raises(ToolrollError, match="whose range is not known"):
-        load_photo(tmp_path / "f.tif")
+    for read in (load_photo, photo_size):
+        with pytest.raises(ToolrollError, match="whose range is not known"):
+            read(tmp_path / "f.tif")
+    assert load_mask(tmp_path / "f.tif", 2, 2).all()
 
 
 def test_masks(tmp_path):
@@ -116,6 +126,9 @@ def test_masks(tmp_path):
     assert load_mask(save(tmp_path / "w.png", np.array([[0, 300]], np.uint16)), 2, 1).tolist() == [[False, True]]
     colour = np.array([[[0, 0, 0], [0, 0, 9]]], np.uint8)
     assert load_mask(save(tmp_path / "c.png", colour), 2, 1).tolist() == [[False, True]]
+    assert load_mask(save(tmp_path / "d.png", np.minimum(colour, 1)), 2, 1).tolist() == [[False, True]]
+    Image.fromarray(colour).convert("LAB").save(tmp_path / "lab.tif")
+    assert load_mask(tmp_path / "lab.tif", 2, 1).shape == (1, 2)
     cut = np.array([[[9, 9, 9, 0], [9, 9, 9, 255]]], np.uint8)
     assert load_mask(save(tmp_path / "a.png", cut), 2, 1).tolist() == [[False, True]]
 

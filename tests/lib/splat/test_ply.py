@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import math
 import struct
@@ -15,8 +16,8 @@ from toolroll.splat.gaussians import SH0, Gaussians
 from toolroll.splat.ply import (
     is_antialiased,
     mode_comment,
+    open_ply,
     property_names,
-    read_comments,
     read_ply,
     read_splat,
     write_ply,
@@ -145,7 +146,7 @@ def test_headers_with_carriage_returns(at):
     head, end, body = ply(columns_of(one), comments=["two  words"]).partition(b"end_header\n")
     path = at((head + end).replace(b"\n", b"\r\n") + body)
     same(one, read_ply(path))
-    assert read_comments(path) == ("two  words",)
+    assert open_ply(path)[1] == ("two  words",)
 
 
 def test_numbers_that_float32_has_not(at):
@@ -177,7 +178,7 @@ def test_reading_keeps_what_is_not_finite(at):
 def test_comments(tmp_path):
     comments = ["made of 3 photos", "two\nlines", "ünï", mode_comment(True)]
     write_ply(tmp_path / "a.ply", made(), comments=comments)
-    assert read_comments(tmp_path / "a.ply") == ("made of 3 photos", "two", "lines", "ünï", "SplatRenderMode: mip")
+    assert open_ply(tmp_path / "a.ply")[1] == ("made of 3 photos", "two", "lines", "ünï", "SplatRenderMode: mip")
     assert len(read_ply(tmp_path / "a.ply")) == 5
 
 
@@ -202,6 +203,25 @@ def without(name):
     return ply({key: values for key, values in columns_of(made(bases=4)).items() if key != name})
 
 
+PACKED = (  #: four Gaussians with harmonics of degree 1, in the words that gsplat 1.5.3's export_splats makes of them
+    b"ply\nformat binary_little_endian 1.0\nelement chunk 1\n"
+    + b"".join(
+        b"property float %s_%s\n" % (end, axis)
+        for part in (b"xyz", [b"scale_x", b"scale_y", b"scale_z"], b"rgb")
+        for end in (b"min", b"max")
+        for axis in (part if isinstance(part, list) else [bytes([one]) for one in part])
+    )
+    + b"element vertex 4\n"
+    + b"".join(b"property uint packed_%s\n" % one for one in (b"position", b"rotation", b"scale", b"color"))
+    + b"element sh 4\n"
+    + b"".join(b"property uchar f_rest_%d\n" % one for one in range(9))
+    + b"end_header\n"
+    + base64.b64decode(
+        "oBwdv88pPT31s7e/+Dh6Pz9sgT8OdJ4/NeSBwCuESsC8Y2vA004gwK+1BMDwywvAtFRPPriccD5YsPK9MIw6P+ZxST/IQ9E+MwAAAEHCQlX/"
+        "/1+hgP8Arf/P7//DP5XO6bwaAM+cEv8A+B+ZCvVNjgAA4P/K4+YAj0Tk49IlBlfgnQ0gnAD/zJmNi2uUbHF5iJCDf35tlox9gYl/mnB3dHNm"
+        "fXh2eHuGjnuAeg=="
+    )
+)
 GOOD = ply(columns_of(made(bases=4)))
 TEXT = ply(columns_of(made(bases=4)), form="ascii")
 CLOUD = {"x": [0.0], "y": [0.0], "z": [0.0], "red": [255]}
@@ -238,7 +258,14 @@ CLOUD = {"x": [0.0], "y": [0.0], "z": [0.0], "red": [255]}
         (GOOD.replace(b"property float x\n", b"property list uchar float x\n"), "has lists"),
         (b"ply\nformat ascii 1.0\nproperty float x\nend_header\n", "'property float x'"),
         (b"ply\nformat ascii 1.0\nelement vertex 3\nend_header\n", "no properties"),
-        (b"ply\nformat ascii 1.0\nelement vertex 1\nproperty uint packed_position\nend_header\n1\n", "compressed PLY"),
+        (b"ply\nformat ascii 1.0\nelement vertex 1\nproperty uint packed_position\nend_header\n1\n", "packed_rotation"),
+        (PACKED.replace(b"uint packed_scale", b"float packed_scale"), "packed_scale is no uint"),
+        (PACKED.replace(b"chunk 1", b"chunk 0"), "a compressed PLY without bounds for its 4 vertices"),
+        (PACKED.replace(b"max_scale_y", b"most_scale_y"), "a compressed PLY without bounds of scale_y"),
+        (PACKED.replace(b"sh 4", b"sh 3"), "a compressed PLY with harmonics of other than its 4 vertices"),
+        (PACKED[:-1], "cut short: no room for 4 elements sh"),
+        (GOOD.replace(b"element vertex 5\n", b"element vertex 5\nelement vertex 5\n"), "'element vertex 5'"),
+        (GOOD.replace(b"float x\n", b"list float float x\n"), "'property list float float x'"),
         (ply(CLOUD, kinds={"red": "uchar"}), "not 3D Gaussians: points without f_dc_0"),
         (without("scale_2"), "not 3D Gaussians: no scale_2"),
         (without("opacity"), "not 3D Gaussians: no opacity"),
@@ -254,6 +281,67 @@ def test_what_is_refused_in_one_line(at, data, why):
     assert why in caught.value.why
     assert caught.value.place == str(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_compressed_ply(at):
+    one = read_ply(at(PACKED))
+    assert one.sh.shape == (4, 4, 3)
+    means = [[-0.61372, 0.04618, -1.36826], [0.97743, 0.52205, 1.23792], [0.3375, 1.01112, -1.43518]]
+    assert one.means[:3].numpy() == pytest.approx(np.array(means), abs=1e-3)
+    assert one.scales[0].tolist() == pytest.approx([-3.07985, -2.07359, -2.18432], abs=2e-3)
+    quats = [[0.23664, -0.84926, 0.46317, -0.09068], [-0.38562, -0.24392, 0.62381, 0.63455]]
+    quats += [[0.39156, -0.52698, -0.67387, 0.33893], [-0.19848, 0.9642, -0.1643, -0.06262]]
+    turns = torch.nn.functional.normalize(one.quats, dim=1) * torch.tensor(quats)
+    assert turns.sum(1).abs().tolist() == pytest.approx([1] * 4, abs=1e-5)
+    opacities = [1 / (1 + math.exp(-logit)) for logit in (0.01209, 1.462, 1.34204, 0.4535)]
+    assert one.logits.sigmoid().tolist() == pytest.approx(opacities, abs=2e-3)
+    assert one.sh[2, 0].tolist() == pytest.approx([-1.05471, 0.82377, -0.52705], abs=5e-3)
+    red_first = [0.81082, 0.4297, 0.34978]  # f_rest_0 to 2 are those of red
+    assert one.sh[0, 1:, 0].tolist() == pytest.approx(red_first, abs=0.02)
+
+
+def test_a_compressed_ply_without_bounds_of_colours(at):
+    """As PlayCanvas wrote it first: the bytes of colours are shares of 1."""
+    bounded = [f"property float {end}_{one}\n".encode() for end in ("min", "max") for one in "rgb"]
+    head, end, body = PACKED.partition(b"end_header\n")
+    for line in bounded:
+        head = head.replace(line, b"")
+    one = read_ply(at(head + end + body[: 4 * 12] + body[4 * 18 :]))
+    word = int.from_bytes(body[4 * 18 + 12 : 4 * 18 + 16], "little")
+    assert (0.5 + SH0 * one.sh[0, 0]).tolist() == pytest.approx([(word >> at & 255) / 255 for at in (24, 16, 8)])
+
+
+def test_colours_of_bytes_stand_for_harmonics(at):
+    """As nerfstudio exports splatfacto's models with --ply-color-mode rgb."""
+    columns = {name: values for name, values in columns_of(made(bases=1)).items() if not name.startswith("f_dc")}
+    columns |= {name: [0, 51, 102, 153, 255] for name in ("red", "green", "blue")}
+    one = read_ply(at(ply(columns, kinds=dict.fromkeys(("red", "green", "blue"), "uchar"))))
+    assert (0.5 + SH0 * one.sh[:, 0, 1]).tolist() == pytest.approx([0, 0.2, 0.4, 0.6, 1], abs=1e-6)
+
+
+def test_a_file_that_can_be_read_once(tmp_path):
+    import os
+    import threading
+
+    pipe, one = tmp_path / "pipe", made()
+    os.mkfifo(pipe)
+    write_ply(tmp_path / "a.ply", one, comments=["once"])
+    writer = threading.Thread(target=lambda: pipe.write_bytes((tmp_path / "a.ply").read_bytes()))
+    writer.start()
+    read, comments = open_ply(pipe)
+    writer.join()
+    same(one, read)
+    assert comments == ("once",)
+
+
+@pytest.mark.parametrize("form", [*ORDERS, "ascii"])
+def test_lists_before_the_vertices_are_passed_over(at, form):
+    one = made(bases=1)
+    head, end, body = ply(columns_of(one), form=form).partition(b"end_header\n")
+    head = head.replace(b"element vertex", b"element face 2\nproperty list uchar short v\nelement vertex")
+    order = "big" if "big" in form else "little"
+    faces = b"".join(bytes([n]) + b"".join((7).to_bytes(2, order) for _ in range(n)) for n in (2, 0))
+    same(one, read_ply(at(head + end + (b"2 7 7\n0\n" if form == "ascii" else faces) + body)))
 
 
 def test_the_record_of_a_splat_file(tmp_path):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from toolroll.errors import ToolrollError
-from toolroll.splat.points import SH0, read_points, read_vertices, write_points
+from toolroll.splat.elements import read_ply_elements
+from toolroll.splat.points import SH0, points_of, read_points, somewhere, write_points
 from toolroll.splat.scene import Points
 
 TYPES = {"blue": "u1", "z": "f8", "x": "f4", "extra": "i2", "y": "f4", "green": "u1", "red": "u1"}
@@ -41,7 +42,7 @@ def test_properties_are_found_by_name(kind, data, end, tmp_path):
     points = read_points(tmp_path / "p.ply")
     assert points.places.tolist() == [[1, 2, 3], [-1.25, 0, -3.5]]
     assert points.colours.tolist() == [[9, 8, 7], [90, 80, 70]]
-    assert read_vertices(tmp_path / "p.ply")["extra"].tolist() == [-5, 500]
+    assert read_ply_elements(tmp_path / "p.ply").elements["vertex"]["extra"].tolist() == [-5, 500]
 
 
 def test_other_elements_are_passed_over(tmp_path):
@@ -74,11 +75,17 @@ def test_colours_of_all_kinds(tmp_path):
     assert found.colours.tolist() == [[0, 128, 255]]
 
 
-def test_points_that_are_not_finite_are_left_out(tmp_path):
-    assert simple(tmp_path, [], [(0, 0, 0), ("nan", 0, 0), (1, "inf", 0), (1, 2, 3)]).places.tolist() == [
-        [0, 0, 0],
-        [1, 2, 3],
-    ]
+def test_points_that_are_nowhere(tmp_path):
+    points = simple(tmp_path, [], [(0, 0, 0), ("nan", 0, 0), (1, "inf", 0), (1, 2, 3), (0, 0, "-2e30")])
+    assert len(points) == 5
+    found, lost = somewhere(points)
+    assert (found.places.tolist(), lost) == ([[0, 0, 0], [1, 2, 3]], 3)
+    assert np.array_equal(points_of(read_ply_elements(tmp_path / "p.ply").elements).places, found.places)
+    doubles = simple(tmp_path, ["double red", "double green", "double blue"], [(0, 0, 0, "nan", 1e308, -1e308)])
+    assert doubles.colours.tolist() == [[0, 255, 0]]
+    header = ply("binary_little_endian", b"", properties="".join(f"property float {axis}\n" for axis in "xyz"), count=1)
+    (tmp_path / "p.ply").write_bytes(header + b"\x01\x00\xa0\x7f" * 3)  # signalling NaNs
+    assert somewhere(read_points(tmp_path / "p.ply"))[1] == 1
 
 
 @pytest.mark.parametrize("count", [0, 1, 100])
@@ -102,22 +109,22 @@ def test_a_scene_far_from_its_origin_keeps_its_digits(tmp_path):
     [
         (b"", "not a PLY file"),
         (b"\x80\x04\x95pickle", "not a PLY file"),
-        (b"ply\nformat ascii 1.0\nelement vertex 1\n", "not a PLY file"),
-        (ply("ascii", b"1 2 3 4 5 6\n"), "cut short or damaged"),
-        (ply("ascii", text()[:-8]), "cut short or damaged"),
-        (ply("ascii", text().replace(b"500", b"many")), "cut short or damaged"),
-        (ply("binary_little_endian", body("<")[:-1]), "cut short or damaged"),
-        (ply("binary_little_endian", body("<"), count=10**15), "cut short or damaged"),
-        (ply("ascii", text(), count=10**15), "cut short or damaged"),
-        (ply("binary_middle_endian", b""), "a line of its header is not known: format binary_middle_endian 1.0"),
-        (ply("ascii", b"", properties="property quad x\n"), "not known: property quad x"),
+        (b"ply\nformat ascii 1.0\nelement vertex 1\n", "its header does not end"),
+        (ply("ascii", b"1 2 3 4 5 6\n"), "cut short: no room for 2 vertices"),
+        (ply("ascii", text()[:-8]), "cut short"),
+        (ply("ascii", text().replace(b"500", b"many")), "has vertices that are not numbers"),
+        (ply("binary_little_endian", body("<")[:-1]), "cut short: no room for 2 vertices"),
+        (ply("binary_little_endian", body("<"), count=10**15), "cut short: no room for 1000000000000000 vertices"),
+        (ply("ascii", text(), count=10**15), "cut short: no room for 1000000000000000 vertices"),
+        (ply("binary_middle_endian", b""), "a line that cannot be: 'format binary_middle_endian 1.0'"),
+        (ply("ascii", b"", properties="property quad x\n"), "cannot be: 'property quad x'"),
         (ply("ascii", text(), properties=PROPERTIES.replace("float y", "float w")), "no property y of a vertex"),
-        (ply("ascii", b"", properties="property list uchar int x\n"), "vertices have a list"),
+        (ply("ascii", b"", properties="property list uchar int x\n"), "has lists in its vertices"),
         (ply("ascii", b"").replace(b"element vertex 2", b"element corner 2"), "no vertices"),
-        (ply("ascii", b"").replace(b"format ascii 1.0\n", b""), "names no format"),
+        (ply("ascii", b"").replace(b"format ascii 1.0\n", b""), "has no format"),
         (
             ply("binary_little_endian", b"\x02" + bytes(3), before="element f 9\nproperty list uchar int ids\n"),
-            "cut short or damaged",
+            "cut short: no room for 9 elements f",
         ),
     ],
 )

@@ -77,3 +77,31 @@ def test_the_step_between_worlds():
     assert not poses.leads(step * 1.1, first, second)
     assert poses.step_between(first, second[::-1]) is None
     assert poses.step_between(first[:1], second[:1]) is None
+
+
+def test_quaternions_of_any_length():
+    turn = poses.rotation([0.9, 0.1, -0.3, 0.2])
+    for scale in (1e308, 1e-320, 7.0):
+        with np.errstate(all="raise", under="ignore"):
+            assert poses.rotation(np.array([0.9, 0.1, -0.3, 0.2]) * scale) == pytest.approx(turn, abs=1e-3)
+
+
+def test_matrices_that_are_no_poses():
+    good = np.linalg.inv(some(1)[0])
+    far, nearly = good.copy(), good.copy()
+    far[0, 3], nearly[0, 3] = 2e30, 1e30
+    assert poses.rigid(good) is not None
+    assert poses.rigid(nearly) is not None
+    for matrix in (far, good.T, good * 2, [[10**400] * 4] * 4, [[1, 0], [2]], {"a": 1}, "matrix", None):
+        assert poses.rigid(matrix) is None
+
+
+def test_a_single_camera_far_from_the_origin_leads_but_for_its_digits():
+    pose = some(1)[0].copy()
+    pose[:3, 3] = -pose[:3, :3] @ (4_500_000.25, 600_000.5, 70)
+    step = np.concatenate([np.eye(3), np.zeros((3, 1))], 1)
+    other = pose.copy()
+    other[:3, 3] += 1e-6
+    assert poses.leads(step, [pose], [other])
+    other[:3, 3] += 1
+    assert not poses.leads(step, [pose], [other])

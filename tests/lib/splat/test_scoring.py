@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +109,11 @@ def test_scores_with_a_mask():
     assert row["ssim"] == metrics.ssim(picture, truth, mask=mask)
     with pytest.raises(RowError, match="no pixel that counts"):
         Judge(ScoreOptions()).scores(picture, Photo(truth, np.zeros_like(mask)))
+    rim = np.zeros_like(mask)
+    rim[:5] = True  # windows inside the picture have their middles further in
+    row = Judge(ScoreOptions()).scores(picture, Photo(truth, rim))
+    assert (row["ssim"], row["psnr_db"] > 20) == (None, True)
+    assert Judge(ScoreOptions(ssim_border="same")).scores(picture, Photo(truth, rim))["ssim"] > 0.5
 
 
 def test_scores_that_are_not_there():
@@ -153,7 +160,19 @@ def test_a_folder_of_training_whose_scene_moved(drawn, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"cameras": 3}', '{"cameras": [{}]}', '{"cameras": [], "settings": []}', "\x80\x04."]
+    "text",
+    [
+        *("{", "[]", '{"cameras": 3}', '{"cameras": [{}]}', '{"cameras": [], "settings": []}', "\x80\x04."),
+        '{"cameras": [], "scene": 5}',
+        '{"cameras": [], "scene": null}',
+        '{"cameras": [], "scene": "\\ud800"}',
+        '{"cameras": [], "scene": "a", "settings": {"images": 5}}',
+        '{"cameras": [], "scene": "a", "settings": {"images": []}}',
+        '{"cameras": [], "scene": "a", "settings": {"method": ["x"]}}',
+        '{"cameras": [{"image": null, "part": "test"}], "scene": "a"}',
+        '{"cameras": [{"image": "\\ud800", "part": "test"}], "scene": "a"}',
+        '{"cameras": [{"image": "a", "part": "test"}, {"image": 5, "part": "test"}], "scene": "a"}',
+    ],
 )
 def test_an_account_that_is_none(text, tmp_path):
     (tmp_path / "train.json").write_text(text, encoding="latin-1")
@@ -253,6 +272,31 @@ def test_two_folders(drawn, tmp_path):
         scored(tmp_path / "rgb", truth=str(tmp_path / "scene/images_4"), only="val_*")
 
 
+@pytest.mark.parametrize("truth", ["test/gt-rgb", "test/ours_30000/gt", "renders/test/gt_rgb"])
+def test_the_scene_of_photos_beside_pictures(truth, tmp_path):
+    photo = vectors()[1]
+    save(tmp_path / "Garden" / truth / "a.png", photo)
+    save(tmp_path / "rgb/a.png", noisy(photo))
+    (row,) = good(scored(tmp_path / "rgb", truth=str(tmp_path / "Garden" / truth)))
+    assert row["scene"] == "garden"
+
+
+def test_a_photo_that_is_tested_twice_counts_once(drawn, tmp_path):
+    trained(tmp_path / "run", drawn["PINHOLE"])
+    about = json.loads((tmp_path / "run/train.json").read_text())
+    about["cameras"] *= 2
+    (tmp_path / "run/train.json").write_text(json.dumps(about))
+    assert [row["image"] for row in good(scored(tmp_path / "run"))] == TESTED
+
+
+@pytest.mark.parametrize("options", [{}, {"truth": "long"}, {"scene": "long"}])
+def test_names_that_are_too_long(options, tmp_path):
+    long = str(tmp_path / ("x" * 5000))
+    folder = tmp_path if options else long
+    with pytest.raises(ToolrollError, match="File name too long"):
+        scored(folder, **dict.fromkeys(options, long))
+
+
 def test_a_name_that_two_photos_have(drawn, tmp_path):
     photo = pixels_of(drawn["PINHOLE"].shots[0].path)
     for name in ("left/a.png", "right/a.png"):
@@ -348,6 +392,18 @@ def test_arrays_of_floats(tmp_path):
     assert photos_in(tmp_path) == []
 
 
+def promised(shape):
+    """An array whose header has more in it than there is."""
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}".ljust(117).encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64)
+
+
+def archive():
+    held = io.BytesIO()
+    np.savez(held, made=np.zeros((4, 4, 3)))
+    return held.getvalue()
+
+
 @pytest.mark.parametrize(
     ("write", "why"),
     [
@@ -357,12 +413,19 @@ def test_arrays_of_floats(tmp_path):
         (lambda p: np.save(p, np.array([{}]), allow_pickle=True), "is no array of numbers"),
         (lambda p: p.write_bytes(pickle.dumps([1])), "is no array of numbers"),
         (lambda p: p.write_bytes(b""), "is no array of numbers"),
+        (lambda p: p.write_bytes(archive()), "is an archive, not one array of numbers"),
+        (lambda p: np.save(p, np.full((4, 4, 3), 255.0)), r"has values up to 255, which are not in \[0, 1\]"),
+        (lambda p: p.write_bytes(promised("(9000000000, 1, 3)")), "is no array of numbers"),
+        (lambda p: p.write_bytes(promised("(2147483648, 4294967296, 3)")), "is no array of numbers"),
     ],
 )
 def test_arrays_that_are_no_picture(write, why, tmp_path):
     write(tmp_path / "a.npy")
+    tracemalloc.start()
     with pytest.raises(ToolrollError, match=why):
         load_picture(tmp_path / "a.npy")
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()
 
 
 def test_pictures_that_are_damaged(tmp_path):
@@ -395,6 +458,10 @@ def test_folders_by_scene(tmp_path, monkeypatch):
         ("a", "out/a/x/a_rgb"),
         ("b", "out/b/y/b_rgb"),
     ]
+    for name in ("odd[1]?/a", "odd1x/b"):
+        (tmp_path / name).mkdir(parents=True)
+    for pattern in ("odd[1]?", "odd[1]?/{scene}", "od*[1]?/{scene}"):  # * alone stands for others
+        assert [(scene, str(path)) for scene, path in folders_of(pattern)] == [("a", "odd[1]?/a")]
     with pytest.raises(ToolrollError, match="two folders of b"):
         list(folders_of("out/{scene}/*/*_rgb"))
     with pytest.raises(ToolrollError, match="no folder of a scene"):

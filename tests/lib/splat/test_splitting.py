@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -90,6 +92,39 @@ def test_lists_that_leave_photos_out_or_name_others(tmp_path):
         part_shots(shots(4), f"file:{tmp_path}/s")
 
 
+@pytest.mark.parametrize("text", ['{"test": ["", "f02.png", "."]}', "/\n./\nf02.png\n"])
+def test_names_that_are_none(text, tmp_path):
+    (tmp_path / "s").write_text(text)
+    found, (warning,) = part_shots(shots(4), f"file:{tmp_path}/s")
+    assert of(found) == ["f02.png"]
+    assert warning.startswith("2 names of")
+
+
+def test_names_are_told_in_one_short_line(tmp_path):
+    names = ["\ud800", "x" * 5000, "a\nb"]
+    (tmp_path / "s").write_text(json.dumps({"test": ["f02.png", *names]}))
+    _, (warning,) = part_shots(shots(4), f"file:{tmp_path}/s")
+    assert warning.startswith(f"3 names of {tmp_path}/s are of no photo: \\ud800, xxxxx")
+    assert "\n" not in warning
+    assert len(warning.encode()) < 500
+
+
+def test_a_name_in_two_lists(tmp_path):
+    (tmp_path / "s").write_text('{"train": ["f00.png", "f01.png"], "test": ["f01.png", "f01.png", "f02.png"]}')
+    found, warnings = part_shots(shots(3), f"file:{tmp_path}/s")
+    assert [shot.part for shot in found] == ["train", "test", "test"]
+    assert warnings == [f"1 names of {tmp_path}/s are in two lists, of which the last counts: f01.png"]
+
+
+def test_long_lists_take_no_longer_than_they_are(tmp_path):
+    many = shots(4000, names=[f"f{i:05}.png" for i in range(4000)])
+    (tmp_path / "s").write_text("".join(f"{shot.name}\n" for shot in many[::2]))
+    began = time.process_time()
+    found, warnings = part_shots(many, f"file:{tmp_path}/s")
+    assert (len(of(found)), warnings) == (2000, [])
+    assert time.process_time() - began < 5  # it was minutes where each name was looked for among all photos
+
+
 def test_there_and_back(tmp_path):
     found, _ = part_shots(shots(12, names=[f"left side/{i}.x.png" for i in range(12)]), "every:5")
     write_lists(tmp_path / "s.json", found)
@@ -121,7 +156,21 @@ def test_lists_that_are_not_sound(data, why, tmp_path):
 
 @pytest.mark.parametrize(
     "rule",
-    ["", "every", "every:1", "every:0", "every:x", "fraction:1", "fraction:0", "fraction:x", "own:1", "file:", "x:8"],
+    [
+        "",
+        "every",
+        "every:1",
+        "every:²",
+        "fraction:nan",
+        "every:0",
+        "every:x",
+        "fraction:1",
+        "fraction:0",
+        "fraction:x",
+        "own:1",
+        "file:",
+        "x:8",
+    ],
 )
 def test_rules_that_are_none(rule):
     with pytest.raises(UsageError, match="is none of every:N"):

@@ -129,6 +129,25 @@ def test_parts_and_masks_and_points(tmp_path):
     assert [one.part for one in read.frames] == ["train", "test", None]
     assert [one.mask for one in read.frames] == ["masks/b.png", None, None]
     assert read.points == "sparse_pc.ply"
+    odd = [entry("a.png", mask_path=5), entry("b.png", mask_path="\ud800")]
+    read = read_transforms(write(tmp_path, {**FOCAL, "frames": odd, "ply_file_path": "\ud800"}))
+    assert ([one.mask for one in read.frames], read.points) == ([None, None], None)
+
+
+@pytest.mark.parametrize(
+    ("lists", "parts"),
+    [
+        ({"test_filenames": ["images/a.png"]}, ["test", "train", "train"]),
+        ({"test_filenames": ["a"], "val_filenames": ["b.png"]}, ["test", "val", "train"]),
+        ({"train_filenames": ["a.png", "b.png"], "test_filenames": ["c.png"]}, ["train", "train", "test"]),
+        ({"train_filenames": ["images/a.png"]}, ["train", None, None]),
+        ({"test_filenames": []}, [None, None, None]),
+        ({"test_filenames": ["", "gone.png"]}, [None, None, None]),
+    ],
+)
+def test_parts_by_lists(lists, parts, tmp_path):
+    frames = [entry(f"images/{name}.png") for name in "abc"]
+    assert [one.part for one in read_transforms(write(tmp_path, {**FOCAL, "frames": frames, **lists})).frames] == parts
 
 
 @pytest.mark.parametrize(
@@ -196,6 +215,14 @@ def test_what_nerfstudio_reads_of_a_full_opencv(tmp_path):
         ({**FOCAL, "frames": [entry()], "applied_transform": [[1]]}, "applied_transform is not 3x4"),
         ({**FOCAL, "frames": [entry()], "applied_transform": "old"}, "applied_transform is not 3x4"),
         ({**FOCAL, "frames": [entry()], "applied_scale": "x"}, "applied_scale is not a number"),
+        ({**FOCAL, "frames": [entry()], "applied_scale": 0}, "applied_scale is 0"),
+        ({**FOCAL, "frames": [entry()], "applied_scale": -2}, "applied_scale is -2"),
+        ({"fl_x": 10**400, "frames": [entry()]}, "fl_x is not a number"),
+        ({**FOCAL, "w": 10**300, "h": 1, "frames": [entry()]}, "width of a lens is 1e+300"),
+        ({**FOCAL, "frames": [entry()], "applied_transform": [[10**400] * 4] * 3}, "applied_transform is not 3x4"),
+        ({**FOCAL, "frames": [entry("\ud800.png")]}, "frame 0: no `file_path`"),
+        ({**FOCAL, "frames": [entry("a\0.png")]}, "frame 0: no `file_path`"),
+        ({**FOCAL, "camera_model": "\ud800\n" + "x" * 999, "frames": [entry()]}, "camera_model \\ud800\\nxxx"),
         ({**FOCAL, "frames": [entry()], "test_filenames": "a"}, "test_filenames is not a list of names"),
     ],
 )
@@ -206,6 +233,8 @@ def test_files_that_are_not_sound(data, why, tmp_path):
     assert why in str(error.value)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+    str(error.value).encode()
 
 
 def test_a_pickle_is_not_read(tmp_path):

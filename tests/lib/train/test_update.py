@@ -63,7 +63,7 @@ def plain_loss(model, rows, objective, ref=None):
         logp_all = (logits / objective.temperature).log_softmax(-1)
         logp = logp_all.gather(-1, torch.tensor(row.response)[:, None]).squeeze(-1)
         ratio = (logp - torch.tensor(row.logprobs)).exp()
-        clipped = ratio.clamp(1 - objective.clip, 1 + (objective.clip_high or objective.clip))
+        clipped = ratio.clamp(1 - objective.clip_ratio, 1 + (objective.clip_ratio_high or objective.clip_ratio))
         loss = -torch.minimum(ratio * row.advantage, clipped * row.advantage)
         loss = loss + objective.entropy_coef * (logp_all.exp() * logp_all).sum(-1)
         if ref is not None:
@@ -88,7 +88,7 @@ def moved_off_policy(rows):
 @pytest.mark.parametrize("norm", ["token", "sequence", "constant"])
 def test_the_gradient_is_that_of_the_plain_loss_however_it_is_divided(norm):
     rows = moved_off_policy(samples())
-    objective = Objective(loss_norm=norm, loss_constant=20.0, entropy_coef=0.1, clip_high=0.3, temperature=0.9)
+    objective = Objective(loss_norm=norm, loss_constant=20.0, entropy_coef=0.1, clip_ratio_high=0.3, temperature=0.9)
     model = training.tiny()
     expected = plain_loss(model, rows, objective)
     expected.backward()

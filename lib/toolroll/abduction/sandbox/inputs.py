@@ -11,6 +11,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import overload
 
 from toolroll.errors import ToolrollError
@@ -45,7 +46,7 @@ class Inputs(Sequence[bytes]):
     def __init__(self, texts: Iterable[bytes] = (), *, parts: Iterable[Part] = ()) -> None:
         own = Part(texts)
         self.parts = tuple(part for part in (*parts, own) if part.texts)
-        self._texts = tuple(text for part in self.parts for text in part.texts)
+        self._texts = tuple(chain.from_iterable(part.texts for part in self.parts))
         if len(self.parts) > MOST_PARTS:
             self.parts = (Part(self._texts, check=False),)
 

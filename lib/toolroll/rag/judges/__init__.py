@@ -61,7 +61,7 @@ class JudgeSettings:
     judge_tokens: int = 512
     nli_model: Path | None = None
     replay: Path | None = None
-    cache: Path | None = None
+    judge_cache: Path | None = None
     save_verdicts: Path | None = None
     reanswer: bool = False
     policy: str | None = None
@@ -143,7 +143,7 @@ class _Opener:
 
     @cached_property
     def cache(self) -> Cache | None:
-        path = self._settings.cache
+        path = self._settings.judge_cache
         return None if path is None else self._owned.enter_context(Cache(path))
 
     @cached_property

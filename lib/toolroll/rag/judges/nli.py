@@ -146,11 +146,14 @@ def _source(case: Case, premise: str) -> str:
 def _load(path: Path, device: str) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    from toolroll.models.load import quiet
+
     if not (path / "config.json").is_file():
         raise ToolrollError("no model folder (no config.json in it)", place=str(path))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForSequenceClassification.from_pretrained(path)
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            model = AutoModelForSequenceClassification.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         why = first_line(error)
         raise ToolrollError(f"cannot be loaded as a sequence classifier: {why}", place=str(path)) from error

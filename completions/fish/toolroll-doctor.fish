@@ -1,0 +1,25 @@
+# Completion of toolroll-doctor for fish.
+function _toolroll_doctor_completion
+    set -l typed (commandline -ct)
+    for line in (COMP_WORDS=(commandline -cp) COMP_CWORD=$typed _TOOLROLL_DOCTOR_COMPLETE=fish_complete toolroll-doctor 2> /dev/null)
+        set -l parts (string split \t -- $line)
+        switch $parts[1]
+            case plain
+                printf '%s\t%s\n' $parts[2] $parts[3]
+            case dir
+                __fish_complete_directories $typed ''
+            case file
+                if test -z "$parts[2]"
+                    __fish_complete_path $typed ''
+                else
+                    __fish_complete_directories $typed ''
+                    for suffix in (string split ' ' -- $parts[2])
+                        for path in $typed*$suffix
+                            printf '%s\n' $path
+                        end
+                    end
+                end
+        end
+    end
+end
+complete --no-files --keep-order --command toolroll-doctor --arguments '(_toolroll_doctor_completion)'
