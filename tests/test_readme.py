@@ -19,6 +19,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import browser
+import frame
 import readme
 from readme import EXACT, README, START, Tolerance
 
@@ -91,11 +92,9 @@ def run_section(name: str, folder: Path) -> tuple[list[tuple[readme.Block, str]]
 
 
 RUN = [
-    pytest.param(
-        name, id=name.partition(":")[0] or "above all", marks=pytest.mark.model if name.startswith(SLOW) else ()
-    )
-    for name in sections()
-    if name not in ELSEWHERE
+    pytest.param(name, id=name.partition(":")[0] or "above all", marks=pytest.mark.model if name.startswith(SLOW) else ())
+    for name, blocks in sections().items()
+    if name not in ELSEWHERE and any(line not in NOT_RUN for block in blocks for line in block.lines)
 ]
 
 
@@ -139,6 +138,18 @@ def test_links_lead_somewhere():
         if place:
             assert place in anchors((README.parent / path).read_text() if path else text), f"{path}#{place}"
     assert {f"docs/pictures/{drawn.name}" for drawn in DRAWN} <= set(links)
+
+
+def test_every_command_that_can_use_a_gpu_is_named_where_none_was_used():
+    text = README.read_text().partition("## What was not run on a GPU\n")[2].partition("\n## ")[0]
+    can = {str(command) for command in frame.COMMANDS if {"device", "clip_device"} & names_of(command)}
+    assert {"nvs-train", "clip-score"} < can
+    assert can <= set(re.findall(r"`([a-z-]+)", text))
+
+
+def names_of(command: frame.Command) -> set[str]:
+    """Of the options of a command."""
+    return {str(param.name) for param in command.tool.params}
 
 
 def anchors(markdown: str) -> set[str]:

@@ -28,12 +28,15 @@ if TYPE_CHECKING:
     from toolroll.splat.benching import Bench
 
 EXAMPLES = """
+  Scores of a trained scene, in a table:
+    nvs-train tests/data/plush --images images_16 --steps 10 --out plush > plush.jsonl
+    nvs-eval plush | nvs-bench --table bench.md
   Trained scenes, in a folder each, by kind of scene, with a figure like the paper's and its numbers beside:
-    nvs-eval runs/* --frequency | nvs-bench --labels benchmark-meta.csv --paper --table bench.md --plot bench.svg
+    nvs-eval RUNS/* --frequency | nvs-bench --labels BENCHMARK-META.csv --paper --table bench.md --plot bench.svg
   Scores of two methods, made before:
-    nvs-bench 3dgs.jsonl mcmc.jsonl --common --lpips lpips-alex
+    nvs-bench 3DGS.jsonl MCMC.jsonl --common --lpips lpips-alex
   Pictures of two programs, scored here as photos of the same scenes:
-    nvs-bench 3dgs=runs 'splatfacto=out/{scene}/test/rgb' --scene 'scenes/{scene}' --images images_4 --split every:8
+    nvs-bench 3dgs=RUNS 'splatfacto=out/{scene}/test/rgb' --scene 'scenes/{scene}' --images images_4 --split every:8
 """
 
 NOTES = """

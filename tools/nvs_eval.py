@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   A scene that nvs-train learned: a row for each test photo, then the means:
-    nvs-eval plush --lpips-weights lpips_alex.safetensors > plush.jsonl
+    nvs-train tests/data/plush --images images_16 --steps 10 --out plush > plush.jsonl
+    nvs-eval plush
     nvs-eval plush --summary
+  With LPIPS, whose network is a file of weights:
+    nvs-eval PLUSH --lpips-weights LPIPS_ALEX.safetensors
   Pictures of other programs. Those of ns-render, beside the photos; of gsplat's trainer, with the photos in them; of
   3D Gaussian splatting's render.py, numbered, as photos of a scene:
-    nvs-eval renders/test/rgb --truth renders/test/gt-rgb --method nerfacto --scene-name garden
-    nvs-eval garden/renders --side-by-side --only 'val_step29999_*' --method gsplat
-    nvs-eval out/test/ours_30000/renders --scene garden --images images_4 --by-order --method 3dgs-inria
+    nvs-eval RENDERS/test/rgb --truth RENDERS/test/gt-rgb --method nerfacto --scene-name garden
+    nvs-eval GARDEN/renders --side-by-side --only 'val_step29999_*' --method gsplat
+    nvs-eval OUT/test/ours_30000/renders --scene GARDEN --images images_4 --by-order --method 3dgs-inria
 """
 
 NOTES = """

@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from toolroll.splat.preparing import Output
 
 EXAMPLES = """
-  What is in the scenes of a batch of DL3DV, with those that are broken named and passed over:
-    nvs-prep 1K/* --images images_8 --on-error skip > scenes.jsonl
-  A transforms.json as a model of COLMAP, its photos straightened, for programs that want pinholes:
-    nvs-prep scene --to colmap-binary --undistort --out straight
+  What is in a scene, and what is wrong with it:
+    nvs-prep tests/data/plush --images images_16
+  As a model of COLMAP, its photos straightened, for programs that want pinholes:
+    nvs-prep tests/data/plush --images images_16 --to colmap-binary --undistort --out straight > straight.jsonl
+  The scenes of a batch of DL3DV, with those that are broken named and passed over:
+    nvs-prep DL3DV/1K/* --images images_8 --on-error skip > scenes.jsonl
   Outdoor scenes alone, without those of the benchmark, each written with its points and a split:
-    nvs-prep 2K/* --labels labels.csv --where environment=outdoor --without benchmark-meta.csv --to transforms --out new
+    nvs-prep DL3DV/2K/* --labels LABELS.csv --where environment=outdoor --without BENCHMARK-META.csv --to transforms \\
+      --out new
 """
 
 NOTES = """

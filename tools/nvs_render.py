@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   The test photos' cameras, of a folder of nvs-train:
+    nvs-train tests/data/plush --images images_16 --steps 10 --out plush > plush.jsonl
     nvs-render plush --out again > pictures.jsonl
-  A film around what is in the middle, of a PLY that some other program made:
-    nvs-render point_cloud.ply --cameras scene --path orbit --frames 120 --size 960x540 --out orbit --video orbit.mp4
   From one test camera to the next, with depths:
-    nvs-render plush --path interpolate --frames 60 --depth --out walk
+    nvs-render plush --path interpolate --frames 6 --depth --out walk > walk.jsonl
+  A film around what is in the middle, of a PLY that some other program made:
+    nvs-render POINT_CLOUD.ply --cameras SCENE --path orbit --frames 120 --size 960x540 --out orbit --video orbit.mp4
   A scene that a network of many others has never seen:
-    nvs-render many --scene garden --path spiral --out garden-spiral
+    nvs-render MANY --scene GARDEN --path spiral --out garden-spiral
 """
 
 NOTES = """

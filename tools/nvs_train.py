@@ -37,17 +37,17 @@ if TYPE_CHECKING:
     from toolroll.splat.training import Training
 
 EXAMPLES = """
-  A scene of DL3DV at its lowest resolution, in minutes on a CPU:
-    nvs-train 1K/{hash} --images images_8 --steps 600 --sh-degree 1 --seed 42 --out plush > plush.jsonl
+  A scene at its lowest resolution, for a first look in seconds; 600 steps take a minute or two on a CPU:
+    nvs-train tests/data/plush --images images_16 --steps 60 --sh-degree 1 --seed 42 --out plush > plush.jsonl
   As in papers, on a GPU; its pictures scored, and looked at in a browser:
-    nvs-train garden --images images_4 --steps 30000 --out garden-3dgs && nvs-eval garden-3dgs
-    nvs-view garden-3dgs -o garden.html
+    nvs-train GARDEN --images images_4 --steps 30000 --out garden-3dgs && nvs-eval garden-3dgs
+    nvs-view GARDEN-3DGS -o garden.html
   No more than 200,000 Gaussians, placed by chance rather than by rule, from photos of changing brightness:
-    nvs-train scene --growth mcmc --cap 200000 --exposure --steps 7000 --out mcmc
+    nvs-train SCENE --growth mcmc --cap 200000 --exposure --steps 7000 --out mcmc
   A network of many scenes, small enough for a CPU, scored on one that it does not learn from; then tuned to that one:
-    nvs-train scenes/* --method ibrnet --trunk-width 8 --views 4 --samples 32 --fine-samples 0 --rays 96 \\
-      --photo-side 96 --steps 4000 --unseen plush --out many
-    nvs-train plush --method ibrnet --pretrained many --views 4 --samples 32 --photo-side 96 --steps 500 --out tuned
+    nvs-train SCENES/* --method ibrnet --trunk-width 8 --views 4 --samples 32 --fine-samples 0 --rays 96 \\
+      --photo-side 96 --steps 4000 --unseen PLUSH --out many
+    nvs-train PLUSH --method ibrnet --pretrained many --views 4 --samples 32 --photo-side 96 --steps 500 --out tuned
 """
 
 NOTES = """

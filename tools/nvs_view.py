@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   A page to open in a browser:
-    nvs-view scene.ply -o scene.html
-  The folder of a trained scene, its z upwards, as a small file:
-    nvs-view trained --up z --max-splats 100000 --format splat -o scene.html
-  Seen from a camera:
+    nvs-train tests/data/plush --images images_16 --steps 10 --out plush > plush.jsonl
+    nvs-view plush -o plush.html
+  Seen from a camera, as a small file, its z upwards:
     echo '{"pose": [[1,0,0,0], [0,1,0,0], [0,0,1,4], [0,0,0,1]], "fov": 50}' > camera.json
-    nvs-view scene.splat --camera camera.json -o scene.html
+    nvs-view plush --camera camera.json --up z --max-splats 10000 --format splat -o small.html
+  What another program made:
+    nvs-view SCENE.ply -o scene.html
 """
 
 NOTES = """

@@ -93,7 +93,9 @@ EXECUTION = frozenset(
 #: Options that name a file which a command writes beside its output.
 KEPT = ("state", "clip_cache", "judge_cache", "search_cache")
 #: Options that name a file which a command writes and does not read.
-WRITTEN = frozenset(["output", "errors", "report", "out", "html", "plot", "contact", "table", "video", "save_verdicts"])
+WRITTEN = frozenset(
+    ["output", "errors", "report", "out", "html", "plot", "contact", "table", "video", "save_verdicts", "steps_file"]
+)
 NAMES_FILE = re.compile("FILE|DIR|NAME|MODEL|SPEC")  #: in the metavar of an option whose text may name a file
 
 
@@ -276,8 +278,8 @@ class Tool(click.Command):
         files = {f"--{name.replace('_', '-')}": values.get(name) for name in KEPT}
         known["kept"] = tuple((name, str(path)) for name, path in files.items() if isinstance(path, str | os.PathLike))
         known["given"] = tuple(self._files_given(values))
-        if any(param.name == "state" and param.metavar == "FILE" for param in self.params):
-            known["state"] = files["--state"] and os.fspath(files["--state"])
+        is_file = any(param.name == "state" and param.metavar == "FILE" for param in self.params)
+        known["state"] = os.fspath(files["--state"]) if is_file and files["--state"] else None  # folders have own locks
         known["group_by"] = tuple(filter(None, (values.get("group_by") or "").split(",")))
         for name in ("output", "errors"):
             known[name] = _with_shard(known.get(name), shard)

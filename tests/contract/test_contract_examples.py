@@ -88,14 +88,7 @@ def test_a_command_has_an_example_that_runs(command):
     assert any(re.search(rf"(^|[|&\s]){command.name}(\s|$)", line) for line in runnable(command))
 
 
-about_scenes = pytest.mark.xfail(strict=True, reason="they name scenes that are not shipped")
-
-
-@pytest.mark.parametrize(
-    "command",
-    [pytest.param(one, marks=about_scenes if one.name.startswith("nvs-") else ()) for one in frame.COMMANDS],
-    ids=str,
-)
+@pytest.mark.parametrize("command", frame.COMMANDS, ids=str)
 def test_the_examples_run(command, tmp_path):
     missing = [name for name in PROGRAMS if name in command.tool.examples and not _is_there(name)]
     if missing:
