@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 EXAMPLES = """
   Tell what came of a step:
     ucb-sample --state ucb --init --arm easy --arm hard
-    echo '{"id": "b1", "distribution": "easy", "advantages": [1, -1, 0.5, -0.5]}' | ucb-update --state ucb
+    echo '{"id": "b1", "distribution": "easy", "advantages": [1, -1, 0.5, -0.5]}' > feedback.jsonl
+    ucb-update --state ucb feedback.jsonl
   From rollouts with rewards, the samples of a prompt next to each other:
     step-reward PARSED.jsonl | ucb-update --state UCB --from-rewards
 """

@@ -76,12 +76,19 @@ class Training:
         self.settings = settings
         if self.team.is_main:
             self._held.open()
+        try:
+            return self._resumed(firm, warn)
+        except BaseException:
+            self._held.close()
+            raise
+
+    def _resumed(self, firm: frozenset[str], warn: Callable[[str], None]) -> dict[str, Any]:
         saved = checkpoint.load(self.folder / STATE)
         if saved is None:
             if (self.folder / "segmenter.json").exists():
                 raise ToolrollError("has a model, and no state to go on from", place=str(self.folder))
             return {}
-        for difference in checkpoint.compare(saved.settings, settings, firm):
+        for difference in checkpoint.compare(saved.settings, self.settings, firm):
             warn(difference)
         self.learner.restore(saved.tensors)
         self.step = self._saved = saved.step

@@ -206,7 +206,7 @@ def test_a_gradient_that_is_not_finite_stops_and_leaves_the_model(monkeypatch):
     before = {name: value.clone() for name, value in trainer.learner.tensors().items()}
     rows = [replace(samples(1)[0], advantage=1e38, logprobs=[-3e2] * len(samples(1)[0].response))]
     with pytest.raises(ToolrollError, match="diverged"):
-        PolicyUpdate(trainer, Objective(clip=1e30), seed=0).run(rows, 1)
+        PolicyUpdate(trainer, Objective(clip_ratio=1e30), seed=0).run(rows, 1)
     after = trainer.learner.tensors()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
