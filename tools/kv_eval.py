@@ -120,10 +120,11 @@ def main(
     from toolroll.models.asked import PromptReader
     from toolroll.models.base import Sampling
     from toolroll.models.device import choose_device
+    from toolroll.models.load import introduced
 
     device = choose_device(running.device, running.dtype)
     loaded = open_model(running.model, device, trust_remote_code=running.trust_remote_code, notify=log.note)
-    log.info(f"model {loaded.name}: {loaded.device.text}")
+    log.note(introduced(running.model, f"transformers on {device.text}"))
     caches = [compared(name, loaded.model.config) for name in names]
     prompts = Prompts(loaded, stopped=lambda: bool(stop))
     read = PromptReader(loaded.codec, loaded.processor, asking.prompter, most=prompts.most, folder=running.images)

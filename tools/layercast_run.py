@@ -237,6 +237,7 @@ def main(
     prompt and sample, the answer's token ids with their probabilities.
     """
     from toolroll.models.device import choose_device
+    from toolroll.models.load import introduced
     from toolroll.numerics.backends import Transformers
     from toolroll.numerics.runner import Job, Runner
 
@@ -244,6 +245,7 @@ def main(
         raise UsageError("goes with --backend vllm", place="--batch-invariant")
     grid = settings(configuration.axes())
     place = choose_device(running.device)
+    log.note(introduced(running.model, f"{'vLLM' if backend == 'vllm' else 'transformers'} on {place.name}"))
     prepare: Prepare
     if backend == "vllm":
         from toolroll.numerics.vllm_backend import VLLM

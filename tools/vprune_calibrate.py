@@ -127,7 +127,7 @@ def main(
     check_apart((out, output, errors), (*(files or ("-",)), *running.files))
     check_writable(out)
     loaded = open_model(
-        running.model, running.device, running.dtype, notify=log.info, trust_remote_code=running.trust_remote_code
+        running.model, running.device, running.dtype, notify=log.note, trust_remote_code=running.trust_remote_code
     )
     reader = reader_of(loaded, asking, running.images)
     samples: list[list[list[float]]] = []

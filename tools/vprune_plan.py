@@ -160,7 +160,7 @@ def main(
         check_writable(out)
     rungs = {name: _ladder(name, text) for name, text in lists.items()}
     loaded = open_model(
-        running.model, running.device, running.dtype, notify=log.info, trust_remote_code=running.trust_remote_code
+        running.model, running.device, running.dtype, notify=log.note, trust_remote_code=running.trust_remote_code
     )
     shape = parts_of(loaded.model, Plan(window=1 if rungs["windows"] else None, ffn=2.0 if rungs["ffns"] else 1)).shape
     samples, n_left_out = _samples(rows, loaded, asking, running, response_tokens, batch_size, lambda: bool(stop))

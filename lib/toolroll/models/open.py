@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 
 BACKENDS = ("auto", "hf", "vllm", "openai", "scripted")
 
-_EMBEDDED = {
-    "embedded": "embedded: SmolLM2-135M-Instruct, 135M parameters, good for format, plumbing and speed; not for facts",
-    "sprite": "sprite: a tiny image-text model, good for rendered scenes and charts and for plumbing; not for photos",
-}
-
 
 def _unheard(_: str) -> None:
     """What hears nothing."""
@@ -145,7 +140,7 @@ def _open_openai(wanted: Wanted) -> RemoteEngine:
     assert wanted.base_url is not None
     engine = RemoteEngine(
         wanted.base_url,
-        model=None if wanted.model in _EMBEDDED else wanted.model,
+        model=None if wanted.model in ("embedded", "sprite") else wanted.model,
         codec=None if wanted.tokenizer is None else _codec(wanted),
         max_context=wanted.max_context,
         concurrency=wanted.concurrency,
@@ -235,7 +230,9 @@ def _takes_images(wanted: Wanted) -> bool:
 
 
 def _say(wanted: Wanted, where: str) -> None:
-    wanted.notify(f"model {_EMBEDDED.get(wanted.model, wanted.model)}; {where}")
+    from toolroll.models.load import introduced
+
+    wanted.notify(introduced(wanted.model, where))
 
 
 def _codec(wanted: Wanted) -> Codec:

@@ -16,7 +16,7 @@ from torch import Tensor
 from toolroll.errors import UsageError
 from toolroll.models.base import Sampling
 from toolroll.models.device import choose_device
-from toolroll.models.load import Loaded, load_causal_lm
+from toolroll.models.load import Loaded, introduced, load_causal_lm
 from toolroll.models.open import choose_backend
 from toolroll.models.options import ModelOptions
 from toolroll.models.padded import Asked, Strand, Written
@@ -183,7 +183,7 @@ def open_branches(options: ModelOptions, mixing: Mixing, notify: Callable[[str],
         loaded = load_image_text(name, device, trust_remote_code=trust, notify=notify)
     else:
         loaded = load_causal_lm(name, device, tokenizer=options.tokenizer, trust_remote_code=trust, notify=notify)
-    notify(f"model {name}; transformers on {device.text}, two branches")
+    notify(introduced(name, f"transformers on {device.text}, two branches"))
     return HFBranches(
         loaded,
         mixing=mixing,

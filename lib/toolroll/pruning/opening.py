@@ -9,7 +9,7 @@ from typing import Any
 from toolroll.errors import RowError, ToolrollError, first_line
 from toolroll.models.asked import PromptReader
 from toolroll.models.device import choose_device
-from toolroll.models.load import Loaded
+from toolroll.models.load import Loaded, introduced
 from toolroll.models.options import PromptOptions
 from toolroll.models.padded import Batches
 from toolroll.models.vision import load_image_text, takes_images
@@ -22,7 +22,7 @@ def open_model(name: str, device: str, dtype: str, *, notify: Callable[[str], No
     chosen = choose_device(device, dtype)
     if not takes_images(name, notify, trust_remote_code=trust_remote_code):
         raise ToolrollError("is no image-text model", place=name)
-    notify(f"model {name}; transformers on {chosen.text}")
+    notify(introduced(name, f"transformers on {chosen.text}"))
     loaded = load_image_text(name, chosen, trust_remote_code=trust_remote_code, notify=notify)
     try:
         parts_of(loaded.model, Plan())

@@ -50,7 +50,7 @@ class Session:
     ) -> Session:
         """Load the model and see whether it can be pruned so."""
         loaded = open_model(
-            running.model, running.device, running.dtype, notify=log.info, trust_remote_code=running.trust_remote_code
+            running.model, running.device, running.dtype, notify=log.note, trust_remote_code=running.trust_remote_code
         )
         shape = parts_of(loaded.model, Plan()).shape
         plan = pruning.read(shape)

@@ -160,7 +160,7 @@ def test_quoted_fields_have_separators_and_line_ends(tmp_path):
 @pytest.mark.parametrize(
     ("condition", "why"),
     [
-        ("enviroment=outdoor", "there are environment, frequency, reflection, transparency, light, batch, device, "),
+        ("surroundings=outdoor", "there are environment, frequency, reflection, transparency, light, batch, device, "),
         ("environment=outdor", "is none of indoor, outdoor"),
         ("reflection=bd", "is none of more, medium, less, none, more_ref, less_ref"),
         ("duration=5", "there are environment"),
