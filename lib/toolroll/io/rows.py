@@ -13,6 +13,7 @@ surrogates, and nesting beyond about 1,000 levels.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
@@ -355,14 +356,17 @@ def clean(text: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON can hold it; bytes of file names that are not UTF-8 become backslash escapes."""
+    """`value` with lists and texts that JSON can hold: bytes of file names that are not UTF-8 become backslash escapes.
+
+    What is no container, text or path stays as it is, so that what JSON has no form for is still an error.
+    """
     if isinstance(value, dict):
         return {name: plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [plain(part) for part in value]
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return str(value).encode(errors="backslashreplace").decode()
+    if isinstance(value, str | os.PathLike):
+        return os.fspath(value).encode(errors="backslashreplace").decode()
+    return value
 
 
 def strip_bom(chunk: bytes) -> bytes:

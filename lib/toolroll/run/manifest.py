@@ -67,7 +67,7 @@ class Manifest:
         for name in (".part.meta.json", *([".meta.json"] if stateful else [])):
             try:
                 before = orjson.loads(Path(output + name).read_bytes())
-                same = before["command"] == self.command and before["settings"] == plain(self.settings)
+                same = before["command"] == self.command and before["settings"] == orjson.loads(_dumps(self.settings))
             except (OSError, ValueError, TypeError, KeyError):
                 continue
             if same:
@@ -105,7 +105,7 @@ class Manifest:
 def _dumps(record: dict[str, Any]) -> bytes:
     import orjson
 
-    return orjson.dumps(plain(record), option=orjson.OPT_INDENT_2) + b"\n"
+    return orjson.dumps(plain(record), default=str, option=orjson.OPT_INDENT_2) + b"\n"
 
 
 def loaded_versions() -> dict[str, str]:
