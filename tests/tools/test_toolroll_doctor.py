@@ -92,8 +92,9 @@ def test_a_hub_that_is_not_to_be_asked(tmp_path):
 
 
 def test_settings_of_the_environment_are_named_and_not_told(tmp_path):
-    _, parts = examined(tmp_path, env={"TOOLROLL_DEVICE": "cpu", "TOOLROLL_API_KEY": "secret"})
-    assert parts["settings"]["found"] == "TOOLROLL_API_KEY, TOOLROLL_DEVICE"
+    env = {"TOOLROLL_DEVICE": "cpu", "TOOLROLL_API_KEY": "secret", "TOOLROLL_HOME": str(tmp_path)}
+    _, parts = examined(tmp_path, env=env)
+    assert parts["settings"]["found"] == "TOOLROLL_API_KEY, TOOLROLL_DEVICE, TOOLROLL_HOME"
 
 
 def test_a_core_part_that_is_missing_is_told_and_the_exit_code_says_so(tmp_path):
