@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, Any]
 
-#: what `python bench/decode.py --json FILE` measured
-SPEED = Path(__file__).parent / "results" / "decode.json"
 NAMES = {"batch": "batch", "devices": "devices (simulated)", "threads": "threads"}
 MODELS = {"embedded": "The embedded model, SmolLM2-135M-Instruct,"}
 COLOURS = {"bf16": "#D55E00", "fp16": "#E69F00", "fp32": "#0072B2", "layercast": "#009E73"}  # Okabe and Ito's
@@ -60,24 +57,8 @@ probable token and the next there is a gap of {middle:.2f} in the median and of 
 
 Of the batch axis; peak is the process's resident memory with Python, torch and the largest batch.
 
-Tokens a second when decoding (`python bench/decode.py`), and in brackets times fp32:
-
-{speed()}
-
 ![Share of diverging answers, and spread of the most probable token's probability, by axis and precision]({picture})
 """  # noqa: E501
-
-
-def speed() -> str:
-    """A line for each precision, a column for each batch."""
-    records = json.loads(SPEED.read_text())
-    batches = list(dict.fromkeys(record["batch"] for record in records))
-    lines = [f"| precision | {' | '.join(f'batch {batch}' for batch in batches)} |", "|---" * (len(batches) + 1) + "|"]
-    for precision in dict.fromkeys(record["precision"] for record in records):
-        own = {record["batch"]: record for record in records if record["precision"] == precision}
-        cells = [f"{own[batch]['tokens/s']:.3g} ({own[batch]['times fp32']:.2f})" for batch in batches]
-        lines.append(f"| {precision} | {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:

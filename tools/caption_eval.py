@@ -19,7 +19,7 @@ from toolroll.records.preference import CaptionScores, CaptionSummary
 if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.preference.mentions import Reader
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 EXAMPLES = """
   A text about an image, and what there is:

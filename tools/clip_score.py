@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, option_group, uses_images
+from toolroll.cli import GroupedOption, command, option_group, uses_images
 from toolroll.errors import RowError
-from toolroll.options import GroupedOption
 from toolroll.preference.scoring import ScoringOptions, image_paths, scored, scoring_options
 from toolroll.records import field_types, view
 from toolroll.records.preference import ImageTexts
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.preference.scores import Job, TextScore
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 EXAMPLES = """
   Texts about rendered scenes, by the embedded encoder:

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, declares, option_group, uses_images, uses_seed
+from toolroll.cli import GroupedOption, command, declares, option_group, uses_images, uses_seed
 from toolroll.errors import RowError, ToolrollError
-from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.training import DpoStep, Pair
 from toolroll.train.options import PublishOptions, length_options, publish_options, train_options
@@ -25,7 +24,7 @@ from toolroll.train.preference import PRESETS, EpochTraining, Preference, prefer
 
 if TYPE_CHECKING:
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
     from toolroll.run.signals import StopFlag
     from toolroll.train.dpo import PairUpdate, Reference
     from toolroll.train.pairs import Encoded, Encoder

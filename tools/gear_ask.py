@@ -16,11 +16,19 @@ from msgspec import Meta
 from toolroll.abduction.options import SandboxOptions, sandbox_options, space_option, stop_rule_options
 from toolroll.abduction.sandbox import SAFETY as SAFETY
 from toolroll.abduction.wording import WordingOptions, wording_options
-from toolroll.cli import command, declares, option_group, uses_model, uses_policy, uses_sampling, uses_seed
+from toolroll.cli import (
+    GroupedOption,
+    command,
+    declares,
+    option_group,
+    uses_model,
+    uses_policy,
+    uses_sampling,
+    uses_seed,
+)
 from toolroll.errors import UsageError
 from toolroll.models.options import ModelOptions, PolicyOptions, SamplingOptions
 from toolroll.models.single_options import prefill_option, stop_option
-from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.abduction import AskedHypothesis, AskedSet
 
@@ -31,8 +39,8 @@ if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.models.rollouts import Rollouts, Sample
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
     from toolroll.run.manifest import Manifest
+    from toolroll.run.rows import Rows
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """

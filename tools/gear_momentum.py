@@ -20,7 +20,7 @@ from toolroll.records.abduction import MomentumStep, ProbeLoss
 if TYPE_CHECKING:
     from toolroll.abduction.momentum import Curriculum, Rule, Update
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 EXAMPLES = """
   Ratios after a probe of the three objectives, and how many of 1,280 pairs each gets:

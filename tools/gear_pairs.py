@@ -14,17 +14,16 @@ import click
 from toolroll.abduction.options import SandboxOptions, problems_option, sandbox_options, space_option
 from toolroll.abduction.sandbox import SAFETY as SAFETY
 from toolroll.abduction.wording import WordingOptions, wording_options
-from toolroll.cli import command, declares, option_group, uses_seed
+from toolroll.cli import GroupedOption, command, declares, option_group, uses_seed
 from toolroll.errors import UsageError
-from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.abduction import AskedSet, HypothesisPair
 
 if TYPE_CHECKING:
     from toolroll.abduction.pairing import Pairing
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
     from toolroll.run.manifest import Manifest
+    from toolroll.run.rows import Rows
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """

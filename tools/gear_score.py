@@ -13,9 +13,8 @@ import click
 
 from toolroll.abduction.options import SandboxOptions, problems_option, sandbox_options, space_option, stop_rule_options
 from toolroll.abduction.sandbox import SAFETY as SAFETY
-from toolroll.cli import command, declares, offers_table, option_group, uses_seed
+from toolroll.cli import GroupedOption, command, declares, offers_table, option_group, uses_seed
 from toolroll.errors import UsageError
-from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.abduction import HypothesisSet, ScoredSet
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from toolroll.abduction.scorer import Scorer
     from toolroll.io.rows import Row
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """

@@ -15,7 +15,7 @@ from toolroll.records import view
 from toolroll.records.abduction import ScoredSet
 
 if TYPE_CHECKING:
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 EXAMPLES = """
   A table of scored problems, a row a data set and one over all:

@@ -19,7 +19,7 @@ from toolroll.records.training import Advantaged
 if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 EXAMPLES = """
   Advantages over the two samples of a prompt:

@@ -12,11 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, declares, uses_images, uses_model, uses_policy, uses_prompt, uses_sampling, uses_seed
+from toolroll.cli import (
+    GroupedOption,
+    command,
+    declares,
+    uses_images,
+    uses_model,
+    uses_policy,
+    uses_prompt,
+    uses_sampling,
+    uses_seed,
+)
 from toolroll.errors import UsageError
 from toolroll.models.options import ModelOptions, PolicyOptions, PromptOptions, SamplingOptions
 from toolroll.models.single_options import length_option, stop_option
-from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.rollouts import ImagePrompt, Trajectory
 
@@ -24,8 +33,8 @@ if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.models.base import Sampling
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
     from toolroll.run.manifest import Manifest
+    from toolroll.run.rows import Rows
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 import msgspec
 
-from toolroll.cli import command, option_group, uses_images, uses_model, uses_sampling, uses_seed
+from toolroll.cli import GroupedOption, command, option_group, uses_images, uses_model, uses_sampling, uses_seed
 from toolroll.errors import RowError, ToolrollError, UsageError
 from toolroll.models.options import ModelOptions, SamplingOptions
-from toolroll.options import GroupedOption
 from toolroll.preference.deciding import Decider, RuleOptions, rule_options, sides
 from toolroll.preference.foreign import Form, in_form
 from toolroll.preference.generating import Generator
@@ -34,8 +33,8 @@ if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.preference.scores import Job, Scorer, TextScore
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
     from toolroll.run.manifest import Manifest
+    from toolroll.run.rows import Rows
 
 STAGES = ("generate", "score", "decide")
 Step = Callable[[list[Work]], list[Work]]  #: what is done to records that are worked on together

@@ -17,7 +17,7 @@ from toolroll.records.preference import JudgefreePair
 
 if TYPE_CHECKING:
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 EXAMPLES = """
   What became of pairs, here of one that was scored before:

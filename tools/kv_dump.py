@@ -12,16 +12,15 @@ from urllib.parse import quote
 
 import click
 
-from toolroll.cli import command, option_group, uses_prompt
+from toolroll.cli import GroupedOption, command, option_group, uses_prompt
 from toolroll.models.options import ANY_MODEL, LocalOptions, PromptOptions, local_options
-from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.kvcache import KvDump, KvPrompt
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 EXAMPLES = """
   The caches of prompts about images, with a model that this package has:

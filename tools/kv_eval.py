@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, declares, option_group, uses_prompt
+from toolroll.cli import GroupedOption, command, declares, option_group, uses_prompt
 from toolroll.models.options import ANY_MODEL, LocalOptions, PromptOptions, local_options
 from toolroll.models.single_options import length_option
-from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.kvcache import KvAnswer, KvPrompt
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """

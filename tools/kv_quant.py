@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, declares, offers_table, option_group, uses_seed
+from toolroll.cli import GroupedOption, command, declares, offers_table, option_group, uses_seed
 from toolroll.errors import ToolrollError, UsageError
 from toolroll.kvcache.options import SchemeOptions, kernels_option, queries_option, scheme_options
-from toolroll.options import GroupedOption
 from toolroll.records import field_types
 from toolroll.records.kvcache import KvQuality
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolroll.checking import KINDS
-from toolroll.cli import command, declares, option_group, uses_prompt, uses_seed
+from toolroll.cli import GreedyOption, GroupedOption, command, declares, option_group, uses_prompt, uses_seed
 from toolroll.errors import UsageError
 from toolroll.models.options import (
     ANY_MODEL,
@@ -25,7 +25,6 @@ from toolroll.models.options import (
 )
 from toolroll.models.single_options import length_option
 from toolroll.numerics.grid import ATTENTION, KEPT, KV, LINEAR, PRECISIONS, read_axis, read_grid, settings
-from toolroll.options import GreedyOption, GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.numerics import RunPrompt, RunRecord
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.numerics.runner import Prepare
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """

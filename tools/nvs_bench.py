@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 import msgspec
 
-from toolroll.cli import command, option_group
+from toolroll.cli import GroupedOption, command, option_group
 from toolroll.errors import RowError, Stopped, ToolrollError
-from toolroll.options import GroupedOption
 from toolroll.records import Count, field_types, view
 from toolroll.records.base import said
 from toolroll.records.nvs import NvsBenchRow, NvsScores
@@ -23,7 +22,7 @@ from toolroll.splat.score_options import ScoreOptions, score_options
 
 if TYPE_CHECKING:
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
     from toolroll.run.signals import StopFlag
     from toolroll.splat.benching import Bench
 

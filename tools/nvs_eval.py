@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, option_group
+from toolroll.cli import GroupedOption, command, option_group
 from toolroll.errors import ToolrollError, UsageError
-from toolroll.options import GroupedOption
 from toolroll.records import field_types
 from toolroll.records.nvs import NvsSceneScore, NvsScore
 from toolroll.splat.score_options import ScoreOptions, score_options

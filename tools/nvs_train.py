@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, option_group, uses_seed
+from toolroll.cli import GroupedOption, command, option_group, uses_seed
 from toolroll.errors import ToolrollError, UsageError
-from toolroll.options import GroupedOption
 from toolroll.records import field_types
 from toolroll.records.nvs import NvsStep
 from toolroll.splat.ibrnet_options import IbrOptions, ibr_options

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, declares, uses_device, uses_images
+from toolroll.cli import GroupedOption, command, declares, uses_device, uses_images
 from toolroll.errors import RowError
 from toolroll.models.single_options import dtype_option
-from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.training import Pair
 from toolroll.train.options import length_options
@@ -22,7 +21,7 @@ from toolroll.train.options import length_options
 if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
     from toolroll.train.pairs import Encoded, PairScorer
 
 EXAMPLES = """

@@ -18,7 +18,7 @@ from toolroll.records.world import QuizItem
 
 if TYPE_CHECKING:
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 EXAMPLES = """
   How many answers of a model are right:

@@ -16,7 +16,7 @@ from toolroll.records import view
 from toolroll.records.segment import SegmentedImage
 
 if TYPE_CHECKING:
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 EXAMPLES = """
   What pmp-seg finds in drawn streets:

@@ -20,7 +20,7 @@ from toolroll.records.segment import PromptedImage, SegmentedImage
 if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
     from toolroll.run.signals import StopFlag
     from toolroll.segment.predicting import Predictor
 

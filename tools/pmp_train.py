@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, option_group, uses_device, uses_seed
+from toolroll.cli import GroupedOption, command, option_group, uses_device, uses_seed
 from toolroll.errors import UsageError
-from toolroll.options import GroupedOption
 from toolroll.records import field_types
 from toolroll.records.segment import SegmenterStep
 from toolroll.segment.options import DataOptions, ModelShape, data_options, shape_options

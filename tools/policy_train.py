@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from toolroll.cli import command, option_group, uses_images, uses_seed
+from toolroll.cli import GroupedOption, command, option_group, uses_images, uses_seed
 from toolroll.errors import UsageError
-from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.training import Advantaged, TrainStep
 from toolroll.train.objective import CriticOptions, Objective, critic_options, objective_options
@@ -25,7 +24,7 @@ from toolroll.train.options import PublishOptions, TrainOptions, publish_options
 
 if TYPE_CHECKING:
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
     from toolroll.train.feed import Batch, Feed
     from toolroll.train.session import Session
     from toolroll.train.update import PolicyUpdate

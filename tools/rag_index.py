@@ -16,7 +16,7 @@ from toolroll.records import view
 from toolroll.records.rag import Passage
 
 if TYPE_CHECKING:
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 EXAMPLES = """
   BM25 over the passages that come with the commands:

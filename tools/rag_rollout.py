@@ -20,8 +20,8 @@ from toolroll.records.rollouts import Question, Trajectory
 if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
     from toolroll.run.manifest import Manifest
+    from toolroll.run.rows import Rows
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import click
 import msgspec
 
-from toolroll.cli import command, offers_table, option_group
+from toolroll.cli import GroupedOption, command, offers_table, option_group
 from toolroll.errors import RowError, ToolrollError, UsageError
-from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.base import said
 from toolroll.records.numerics import BatchLine, ReproStats, RunRecord
@@ -22,7 +21,7 @@ from toolroll.records.numerics import BatchLine, ReproStats, RunRecord
 if TYPE_CHECKING:
     from toolroll.numerics.runs import Runs
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 EXAMPLES = """
   Answers of one model in batches of two sizes:

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, declares, option_group, uses_images, uses_model, uses_policy, uses_seed
+from toolroll.cli import GroupedOption, command, declares, option_group, uses_images, uses_model, uses_policy, uses_seed
 from toolroll.models.options import ModelOptions, PolicyOptions, SamplingOptions, sampling_options
 from toolroll.models.single_options import length_option
-from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.spygame import SpyGame, SpyPair
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
     from toolroll.run.manifest import Manifest
+    from toolroll.run.rows import Rows
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """

@@ -21,7 +21,7 @@ from toolroll.records.world import Boxes, ImagePair
 if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 EXAMPLES = """
   A page about a game without a model, to open in a browser:

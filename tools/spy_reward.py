@@ -19,7 +19,7 @@ from toolroll.records.spygame import SpyGame, SpyTurnRow, SpyVote
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 EXAMPLES = """
   What games were worth:

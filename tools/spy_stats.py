@@ -17,7 +17,7 @@ from toolroll.records import view
 from toolroll.records.spygame import SpyGame, SpyStats, SpyTurn, SpyVote
 
 if TYPE_CHECKING:
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 EXAMPLES = """
   All games of an iteration, for spy-switch:

@@ -19,7 +19,7 @@ from toolroll.records.spygame import SpyIteration, SpyStage
 
 if TYPE_CHECKING:
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
     from toolroll.spygame.switch import Switch
 
 EXAMPLES = """

@@ -21,7 +21,7 @@ from toolroll.records.rollouts import Turn
 if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 EXAMPLES = """
   Outcome and format alone, as Search-R1 pays:

@@ -18,7 +18,7 @@ from toolroll.records import Id, view
 from toolroll.records.rag import Reward, Scored, Step
 
 if TYPE_CHECKING:
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 EXAMPLES = """
   A table of scored rollouts, a row a data set and one over all:

@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, declares, uses_model, uses_policy, uses_prompt, uses_sampling, uses_seed
+from toolroll.cli import (
+    GroupedOption,
+    command,
+    declares,
+    uses_model,
+    uses_policy,
+    uses_prompt,
+    uses_sampling,
+    uses_seed,
+)
 from toolroll.errors import UsageError
 from toolroll.models.options import ModelOptions, PolicyOptions, PromptOptions, SamplingOptions
 from toolroll.models.single_options import length_option, prefill_option, stop_option
-from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.rollouts import Prompt, Trajectory
 
@@ -23,8 +31,8 @@ if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.models.rollouts import Sample
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
     from toolroll.run.manifest import Manifest
+    from toolroll.run.rows import Rows
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """

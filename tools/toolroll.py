@@ -15,9 +15,8 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from toolroll import roll
-from toolroll.cli import Tool, command, declares
+from toolroll.cli import GroupedOption, Tool, command, declares
 from toolroll.errors import UsageError
-from toolroll.options import GroupedOption
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, declares, option_group
+from toolroll.cli import GroupedOption, command, declares, option_group
 from toolroll.curriculum.options import (
     MakeOptions,
     StateOptions,
@@ -21,7 +21,6 @@ from toolroll.curriculum.options import (
     state_options,
 )
 from toolroll.errors import RowError, UsageError
-from toolroll.options import GroupedOption
 from toolroll.records import field_types, view
 from toolroll.records.curriculum import Draw, Feedback
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from toolroll.curriculum.sampler import Sampler
     from toolroll.io.rows import Row
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, declares, offers_table, option_group
+from toolroll.cli import GroupedOption, command, declares, offers_table, option_group
 from toolroll.curriculum.options import StateOptions, freeze_option, state_options
 from toolroll.errors import UsageError
-from toolroll.options import GroupedOption
 from toolroll.records import field_types
 from toolroll.records.curriculum import ArmHistory, ArmStats
 

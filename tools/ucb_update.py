@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, declares, option_group
+from toolroll.cli import GroupedOption, command, declares, option_group
 from toolroll.curriculum.options import StateOptions, new_arms_option, state_options
 from toolroll.errors import RowError, UsageError
-from toolroll.options import GroupedOption
 from toolroll.records import view
 from toolroll.records.curriculum import Feedback
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from toolroll.curriculum.feedback import Collector
     from toolroll.io.rows import Row
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 EXAMPLES = """
   Tell what came of a step:
@@ -107,7 +106,7 @@ def main(
     Reads `distribution` and `advantages`, counts each row once, and prints what it did when all is on the disk.
     """
     from toolroll.curriculum.feedback import Collector, grouped
-    from toolroll.run.loop import Block
+    from toolroll.run.rows import Block
 
     if follow and from_rewards:
         raise UsageError("does not go with --from-rewards: a group ends where the next begins", place="--follow")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, declares, option_group, uses_prompt, uses_seed
+from toolroll.cli import GroupedOption, command, declares, option_group, uses_prompt, uses_seed
 from toolroll.errors import RowError
 from toolroll.models.options import (
     IMAGE_TEXT_MODEL,
@@ -21,7 +21,6 @@ from toolroll.models.options import (
     sampling_options,
 )
 from toolroll.models.single_options import length_option
-from toolroll.options import GroupedOption
 from toolroll.pruning.options import PlanOptions, pairs_option, plan_options
 from toolroll.records import field_types, view
 from toolroll.records.pruning import PrunedAnswer, VisualPrompt
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from toolroll.models.padded import Asked
     from toolroll.pruning.session import Session
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from toolroll.cli import command, declares, option_group, uses_prompt
+from toolroll.cli import GroupedOption, command, declares, option_group, uses_prompt
 from toolroll.errors import RowError, ToolrollError, UsageError
 from toolroll.models.options import IMAGE_TEXT_MODEL, LocalOptions, PromptOptions, local_options
-from toolroll.options import GroupedOption
 from toolroll.pruning.options import choice_options
 from toolroll.records import view
 from toolroll.records.pruning import VisualPrompt
 
 if TYPE_CHECKING:
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 EXAMPLES = """
   Two heads of each layer on average, and how many each keeps:

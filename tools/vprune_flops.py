@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, declares, offers_table, option_group
+from toolroll.cli import GroupedOption, command, declares, offers_table, option_group
 from toolroll.errors import ToolrollError, UsageError
-from toolroll.options import GroupedOption
 from toolroll.pruning.options import PlanOptions, pairs_option, plan_options
 from toolroll.records import field_types
 from toolroll.records.pruning import FlopsRow

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolroll.cli import command, declares, option_group, uses_prompt
+from toolroll.cli import GroupedOption, command, declares, option_group, uses_prompt
 from toolroll.errors import RowError, ToolrollError, UsageError
 from toolroll.models.options import IMAGE_TEXT_MODEL, LocalOptions, PromptOptions, local_options
 from toolroll.models.single_options import length_option
-from toolroll.options import GroupedOption
 from toolroll.pruning.options import PlanOptions, choice_options, window_options
 from toolroll.records import view
 from toolroll.records.pruning import VisualPrompt
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from toolroll.pruning.planning import Sample, Step
     from toolroll.pruning.shape import Shape
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
     from toolroll.run.signals import StopFlag
 
 EXAMPLES = """

@@ -1,6 +1,6 @@
 """What can go wrong, and the exit code each kind of failure has.
 
-Every failure a user can meet is a `ToolrollError`; the run loop in `toolroll.cli` prints it as one
+Every failure a user can meet is a `ToolrollError`; `toolroll.cli.ending` prints it as one
 line, `command: place: why`, and ends with its exit code. Nothing here imports anything of ours.
 """
 

@@ -14,7 +14,7 @@ from msgspec import Meta
 from toolroll.cli import Tool, command, each, offers_table, uses_seed
 from toolroll.errors import RowError
 from toolroll.io.rows import Row
-from toolroll.run.loop import Rows
+from toolroll.run.rows import Rows
 from toolroll.run.seeds import record_seed
 from toolroll.run.signals import StopFlag
 

@@ -15,7 +15,7 @@ import click
 import frame
 import pytest
 
-from toolroll.completing import files_of
+from toolroll.cli.completing import files_of
 
 SCRIPTS = frame.ROOT / "completions"
 FILES = ("a.jsonl", "b.jsonl.gz", "c.jsonl.zst", "d.txt", "e.safetensors", "my rows.jsonl", "f.npy")

@@ -16,7 +16,7 @@ from toolroll.abduction.problems import Problem, Problems, Space, Spaces
 from toolroll.abduction.sandbox.inputs import Inputs
 from toolroll.abduction.trial import Bench, Outputs, Trial
 from toolroll.errors import RowError
-from toolroll.io.rows import read_error
+from toolroll.io.decoding import read_error
 
 __all__ = ["PARSERS", "Case", "Cases", "Parser", "once"]
 

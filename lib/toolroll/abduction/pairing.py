@@ -17,7 +17,7 @@ from toolroll.abduction.prompts import Prompts, conversation, spelled
 from toolroll.abduction.trial import Trial
 from toolroll.errors import RowError, UsageError
 from toolroll.io.rows import Row
-from toolroll.run.loop import Rows
+from toolroll.run.rows import Rows
 from toolroll.run.seeds import record_seed
 
 __all__ = ["Pairing", "read_weights"]

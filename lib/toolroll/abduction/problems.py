@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from toolroll.errors import RowError, Stopped, ToolrollError, UsageError
+from toolroll.io.decoding import is_error_row, read_error
 from toolroll.io.inputs import Reader
-from toolroll.io.rows import is_error_row, read_error
 from toolroll.run.signals import StopFlag
 
 __all__ = ["Pair", "Problem", "Problems", "Space", "Spaces", "compact", "json_lines"]

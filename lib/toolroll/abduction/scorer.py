@@ -18,7 +18,7 @@ from toolroll.abduction.trial import Bench, Outputs, Trial
 from toolroll.abduction.verdict import Rules, judge, row_fields
 from toolroll.errors import RowError
 from toolroll.io.rows import Row, clean
-from toolroll.run.loop import Rows
+from toolroll.run.rows import Rows
 from toolroll.run.seeds import record_seed
 
 __all__ = ["Scored", "Scorer"]

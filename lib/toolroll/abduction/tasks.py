@@ -19,8 +19,8 @@ import msgspec
 
 from toolroll.abduction.problems import Pair, compact
 from toolroll.errors import RowError, ToolrollError
+from toolroll.io.decoding import read_error
 from toolroll.io.inputs import Reader
-from toolroll.io.rows import read_error
 from toolroll.run.signals import StopFlag
 
 __all__ = ["Task", "draw_observations", "inputs_of", "read_tasks"]

@@ -14,11 +14,12 @@ import msgspec
 from toolroll.curriculum.bandit import Seen, Settings
 from toolroll.curriculum.state import Batch, State
 from toolroll.errors import RowError
-from toolroll.io.rows import Row, key_reader
+from toolroll.io.decoding import key_reader
+from toolroll.io.rows import Row
 from toolroll.train.advantage import grpo
 
 if TYPE_CHECKING:
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 BATCH_ROWS = 4096  #: feedback is journaled at least this often
 _ARM, _ADVANTAGES, _STEP = attrgetter("distribution"), attrgetter("advantages"), attrgetter("step")

@@ -10,8 +10,8 @@ import msgspec
 
 from toolroll.curriculum.draw import item, shuffled
 from toolroll.errors import Stopped, ToolrollError
+from toolroll.io.decoding import read_error
 from toolroll.io.inputs import Reader
-from toolroll.io.rows import read_error
 from toolroll.run.signals import StopFlag
 
 

@@ -9,10 +9,10 @@ import sys
 import click
 
 from toolroll.cli import Tool
+from toolroll.cli.options import section_of, setting_of
 from toolroll.docs.fields import Field, description_of, fields_of, type_text
 from toolroll.docs.records_page import add_field, meaning_of
 from toolroll.docs.roff import Page, bold, escape, inline, italic
-from toolroll.options import section_of, setting_of
 
 _REFERENCE = re.compile(r"\b([a-z][\w-]*)\(([157])\)")
 _EXIT = """

@@ -1,6 +1,6 @@
 """Completion scripts for bash, zsh and fish, one file a command, under the names the shells look for.
 
-What they ask for and get is told in `toolroll.completing`.
+What they ask for and get is told in `toolroll.cli.completing`.
 """
 
 from __future__ import annotations

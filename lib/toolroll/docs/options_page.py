@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from toolroll.cli import Tool
+from toolroll.cli.options import setting_of
 from toolroll.docs.roff import Page, bold, inline
-from toolroll.options import setting_of
 
 _TEXT = Path(__file__).with_name("toolroll-options.7.txt")
 _ABOUT = """

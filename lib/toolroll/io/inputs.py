@@ -19,7 +19,7 @@ from typing import Any
 from toolroll.errors import ToolrollError
 from toolroll.io.compression import CHUNK, decompressed, suffix_of
 from toolroll.io.filesystem import identity_of, reason
-from toolroll.io.rows import split_lines, strip_bom
+from toolroll.io.lines import split_lines, strip_bom
 from toolroll.run.signals import StopFlag, Wake
 
 

@@ -26,7 +26,7 @@ from toolroll.models.padded import Asked, Written
 
 if TYPE_CHECKING:
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 
 @dataclass(frozen=True, slots=True)

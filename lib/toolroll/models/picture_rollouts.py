@@ -17,7 +17,7 @@ from toolroll.models.pictures import ImageTextEngine, Request, in_text, placed
 from toolroll.models.policy import PolicyVersion, current_policy
 from toolroll.run.blocks import in_blocks, to_do
 from toolroll.run.log import Log
-from toolroll.run.loop import Rows
+from toolroll.run.rows import Rows
 from toolroll.run.seeds import record_seed
 from toolroll.run.signals import StopFlag
 

@@ -19,7 +19,7 @@ from toolroll.models.episodes import Calls, Episode, drive
 from toolroll.models.options import ModelOptions, PolicyOptions
 from toolroll.models.policy import PolicyVersion, current_policy
 from toolroll.run.log import Log
-from toolroll.run.loop import Rows
+from toolroll.run.rows import Rows
 from toolroll.run.seeds import record_seed
 from toolroll.run.signals import StopFlag
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from toolroll.models.pictures import ImageTextEngine, Request
     from toolroll.preference.unseeing import Unseeing
     from toolroll.run.log import Log
-    from toolroll.run.loop import Rows
+    from toolroll.run.rows import Rows
 
 #: What is asked about an image where a row asks nothing; sprite is asked what it was asked while it learned.
 PROMPTS = (

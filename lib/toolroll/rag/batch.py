@@ -21,7 +21,7 @@ from toolroll.rag.protocol import PROTOCOLS
 from toolroll.rag.retrieve import CachedRetriever, Retriever, open_retriever
 from toolroll.rag.rollout import Limits, Rollout, search_all
 from toolroll.run.log import Log
-from toolroll.run.loop import Rows
+from toolroll.run.rows import Rows
 from toolroll.run.seeds import record_seed
 from toolroll.run.signals import StopFlag
 

@@ -51,6 +51,11 @@ class Contract:
         return self.reads is not None and not (self.reducer or self.consumes or self.source)
 
     @property
+    def resumes(self) -> bool:
+        """Whether the run loop can go on with an unfinished output: whether there is --resume for it."""
+        return self.reads is not None and not (self.reducer or self.source)
+
+    @property
     def writes(self) -> bool:
         """Whether the command gives rows, so that it has an output."""
         return self.reads is not None or self.source

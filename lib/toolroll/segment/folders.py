@@ -10,8 +10,8 @@ import orjson
 from numpy.typing import NDArray
 
 from toolroll.errors import RowError, ToolrollError
+from toolroll.io.decoding import read_error
 from toolroll.io.inputs import Reader
-from toolroll.io.rows import read_error
 from toolroll.models.images import open_image
 from toolroll.run.signals import StopFlag
 from toolroll.segment.masks import decode, read_segmentation

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from toolroll.errors import ToolrollError
 from toolroll.run.log import Log
-from toolroll.run.loop import SHOWN_ERRORS
+from toolroll.run.writing import SHOWN_ERRORS
 
 
 @dataclass

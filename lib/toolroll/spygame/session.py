@@ -13,7 +13,7 @@ from toolroll.models.options import ModelOptions, PolicyOptions
 from toolroll.models.policy import PolicyVersion, current_policy
 from toolroll.run.blocks import in_blocks, to_do
 from toolroll.run.log import Log
-from toolroll.run.loop import Rows
+from toolroll.run.rows import Rows
 from toolroll.run.seeds import record_seed
 from toolroll.run.signals import StopFlag
 from toolroll.spygame.game import Game, Rules

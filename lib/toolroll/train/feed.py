@@ -10,9 +10,10 @@ from typing import Any, Literal
 import msgspec
 
 from toolroll.errors import RowError
-from toolroll.io.rows import Row, key_reader
+from toolroll.io.decoding import key_reader
+from toolroll.io.rows import Row
 from toolroll.models.images import folder_of
-from toolroll.run.loop import Rows
+from toolroll.run.rows import Rows
 from toolroll.train.checkpoint import Consumed
 from toolroll.train.policy import version_number
 from toolroll.train.sample import Demands, Sample

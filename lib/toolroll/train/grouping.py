@@ -14,7 +14,7 @@ from toolroll.errors import RowError, ToolrollError, UsageError
 from toolroll.io.filesystem import write_atomically
 from toolroll.io.rows import Row
 from toolroll.run.log import Log
-from toolroll.run.loop import Rows
+from toolroll.run.rows import Rows
 from toolroll.train.advantage import RoleBaselines, centred, grpo, leave_one_out
 
 Key = tuple[Any, ...]

@@ -13,8 +13,10 @@ import msgspec
 import orjson
 
 from toolroll.errors import RowError, ToolrollError
+from toolroll.io.decoding import read_error
 from toolroll.io.filesystem import reason
-from toolroll.io.rows import Row, clean, read_error, strip_bom
+from toolroll.io.lines import strip_bom
+from toolroll.io.rows import Row, clean
 from toolroll.run.log import Counts
 from toolroll.world.images import SUFFIXES
 from toolroll.world.tables import table_of, table_of_csv

@@ -11,7 +11,7 @@ from toolroll.models.picture_rollouts import PictureRollouts
 from toolroll.records import view
 from toolroll.records.rollouts import ImagePrompt
 from toolroll.run.log import Log
-from toolroll.run.loop import Rows
+from toolroll.run.rows import Rows
 from toolroll.run.signals import StopFlag
 
 VIEW = view(ImagePrompt, "id", "prompt", "messages", "images", "draw")

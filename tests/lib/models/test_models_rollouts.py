@@ -17,7 +17,7 @@ from toolroll.models.policy import PolicyVersion
 from toolroll.models.rollouts import Rollouts, Sample, Transcript
 from toolroll.models.scripted import END, ByteCodec, ScriptedEngine
 from toolroll.run.log import Log
-from toolroll.run.loop import Rows
+from toolroll.run.rows import Rows
 from toolroll.run.seeds import record_seed
 
 

@@ -772,7 +772,7 @@ def test_views_may_be_more_than_there_are(drawn, tmp_path):
 def test_options_are_those_of_the_paper_by_default():
     import click
 
-    from toolroll.options import GroupedOption
+    from toolroll.cli import GroupedOption
     from toolroll.splat.ibrnet_options import IbrOptions, ibr_options
 
     command = click.Command("x", params=ibr_options(GroupedOption), callback=lambda **given: IbrOptions(**given))

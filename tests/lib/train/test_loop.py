@@ -8,7 +8,7 @@ import pytest
 import training
 
 from toolroll.errors import ToolrollError, UsageError
-from toolroll.run.loop import Rows
+from toolroll.run.rows import Rows
 from toolroll.train.checkpoint import Consumed
 from toolroll.train.feed import Feed
 from toolroll.train.objective import Objective

@@ -26,7 +26,7 @@ from toolroll.rag.reward import (
     search_r1_reward,
     trajectory_reward,
 )
-from toolroll.run.loop import Rows
+from toolroll.run.rows import Rows
 
 __all__ = ["Scheme", "Scorer"]
 
