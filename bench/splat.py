@@ -5,7 +5,8 @@
 Drawing: 20,000 of the points of the plush doll as Gaussians, 480 x 270 pixels, there (project and blend) and back
 (gradients), in two states: as training begins (opacity .1), and as if in its middle (opacities .05 to .95, smaller).
 The peer is the definition in torch, by tiles of 16 x 16 as well, with autograd. CPU time of one thread, best round; two
-threads by the wall clock. A step: the whole of it, on a photo of this size, and how much of it is not drawing.
+threads by the wall clock, and beside them what two processes get done that share nothing but the machine. A step: the
+whole of it, on a photo of this size, and how much of it is not drawing.
 A scene: nvs-train on the doll's photos of 252 x 189, scored on the 13 that it has not seen.
 """
 
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -79,6 +82,35 @@ def best(make: Callable[[], tuple[float, float]], rounds: int) -> tuple[float, f
     return min(one for one, _ in found), min(other for _, other in found)
 
 
+def alone(count: int, rounds: int, state: str) -> None:
+    """Draw over and over with one thread, from when a line comes in; prints seconds a picture."""
+    start, eye = scene_of(count)
+    gaussians = start if state == "first" else later(start)
+    torch.set_num_threads(1)
+    there_and_back(NumbaRasterizer(), gaussians, eye, time.perf_counter)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    began = time.perf_counter()
+    for _ in range(rounds):
+        there_and_back(NumbaRasterizer(), gaussians, eye, time.perf_counter)
+    print((time.perf_counter() - began) / rounds)
+
+
+def together(count: int, rounds: int, state: str) -> float:
+    """Pictures a second of two processes that draw at the same time."""
+    argv = [sys.executable, "-c", f"import splat; splat.alone({count}, {rounds}, {state!r})"]
+    both = [
+        subprocess.Popen(argv, cwd=Path(__file__).parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for one in both:
+        one.stdout.readline()  # type: ignore[union-attr]
+    for one in both:
+        one.stdin.write("\n")  # type: ignore[union-attr]
+        one.stdin.flush()  # type: ignore[union-attr]
+    return sum(1 / float(one.communicate()[0]) for one in both)
+
+
 def drawing(count: int, rounds: int) -> list[Line]:
     """The table's first part."""
     start, eye = scene_of(count)
@@ -87,13 +119,15 @@ def drawing(count: int, rounds: int) -> list[Line]:
         torch.set_num_threads(1)
         ours = best(lambda g=gaussians: there_and_back(NumbaRasterizer(), g, eye, time.process_time), rounds)
         peer = best(lambda g=gaussians: there_and_back(TorchRasterizer(), g, eye, time.process_time), 1)
-        alone = best(lambda g=gaussians: there_and_back(NumbaRasterizer(), g, eye, time.perf_counter), rounds)
+        single = best(lambda g=gaussians: there_and_back(NumbaRasterizer(), g, eye, time.perf_counter), rounds)
         torch.set_num_threads(2)
         both = best(lambda g=gaussians: there_and_back(NumbaRasterizer(), g, eye, time.perf_counter), rounds)
         torch.set_num_threads(1)
+        apart = together(count, 4 * rounds, state)
         lines += [
             Line(f"drawing, {state}", "pictures/CPU s", 1 / sum(ours), "torch", 1 / sum(peer)),
-            Line(f"drawing with two threads, {state}", "pictures/wall s", 1 / sum(both), "one thread", 1 / sum(alone)),
+            Line(f"drawing with two threads, {state}", "pictures/wall s", 1 / sum(both), "one thread", 1 / sum(single)),
+            Line(f"two processes at once, {state}", "pictures/wall s", apart, "one thread", 1 / sum(single)),
         ]
     return lines
 
