@@ -257,7 +257,7 @@ TARGETS = [
         "*",
         least=1.7,
         cores=2,
-        reason="the two cores share caches and memory: the table has what two processes get done that share nothing else",
+        reason="two cores share memory: the table has what two processes get done that share nothing else",
     ),
     Target("splat", "share of a training step that is not drawing", "*not drawing", "*", most=0.6, gross=0.75),
     Target("splat", "PSNR of the plush doll after 600 steps", "plush*", unit="PSNR, dB", least=26, gross=23),
