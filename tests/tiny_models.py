@@ -80,6 +80,62 @@ def write_text(folder, family, dtype, seed=0):
     return str(folder)
 
 
+def write_byte_llama(folder, seed=0, most=256):
+    """Save a random Llama whose tokens are bytes, for sequences of `most` tokens, with its tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate([*alphabet, "<eos>"])}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(alphabet) + 1,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=most,
+        eos_token_id=len(alphabet),
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>").save_pretrained(folder)
+
+
+def mask2former(layers, **more):
+    """A random Mask2Former on a small Swin, whose decoder has one layer less than `layers`."""
+    import torch
+    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
+
+    torch.manual_seed(0)
+    swin = SwinConfig(
+        image_size=64, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8], window_size=4,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = Mask2FormerConfig(
+        backbone_config=swin, hidden_dim=32, feature_size=32, mask_feature_size=32, encoder_layers=1,
+        encoder_feedforward_dim=32, dim_feedforward=32, decoder_layers=layers, num_attention_heads=2, num_queries=6,
+        **more,
+    )  # fmt: skip
+    return Mask2FormerForUniversalSegmentation(config).eval()
+
+
+def noise_pictures(folder):
+    """Pictures of noise, so that no two look alike: square, wide, tall."""
+    import torch
+    from PIL import Image
+
+    noise = torch.Generator().manual_seed(0)
+    made = []
+    for i, (width, height) in enumerate([(16, 16), (40, 16), (16, 40)]):
+        pixels = torch.randint(0, 256, (height, width, 3), generator=noise, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
+        made.append(folder / f"{i}.png")
+    return made
+
+
 MARKS = ("<video>", "<start>", "<end>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
 TILES = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
 WITH_ENDS = tiny_pairs.TEMPLATE.replace("<image>", "<start><image><end>")

@@ -16,7 +16,7 @@ import click
 from toolroll.cli import GroupedOption, command, option_group, uses_images
 from toolroll.errors import RowError
 from toolroll.preference.scoring import ScoringOptions, image_paths, scored, scoring_options
-from toolroll.records import field_types, view
+from toolroll.records import IMAGE_FIELDS, field_types, view
 from toolroll.records.preference import ImageTexts
 from toolroll.run.blocks import in_blocks
 
@@ -55,7 +55,7 @@ for rounding.
 @command(
     "clip-score",
     system="Judge-free",
-    reads=view(ImageTexts, "id", "images", "image", "image_path", "response", "text", "caption"),
+    reads=view(ImageTexts, "id", *IMAGE_FIELDS, "response", "text", "caption"),
     adds=field_types(ImageTexts, "clip_score", "sentences"),
     slow=True,
     epilog="See caption-eval(1), toolroll-records(5).",

@@ -17,7 +17,7 @@ import click
 
 from toolroll.cli import GroupedOption, command, declares, option_group, uses_images, uses_seed
 from toolroll.errors import RowError, ToolrollError
-from toolroll.records import field_types, view
+from toolroll.records import IMAGE_FIELDS, field_types, view
 from toolroll.records.training import DpoStep, Pair
 from toolroll.train.options import PublishOptions, length_options, publish_options, train_options
 from toolroll.train.preference import PRESETS, EpochTraining, Preference, preference_options, with_preset
@@ -81,7 +81,7 @@ def _publishing() -> list[click.Option]:
     "dpo-train",
     system="Training",
     reads=view(
-        Pair, "id", "prompt", "chosen", "rejected", "images", "weight", "ref_chosen_logps", "ref_rejected_logps"
+        Pair, "id", "prompt", "chosen", "rejected", *IMAGE_FIELDS, "weight", "ref_chosen_logps", "ref_rejected_logps"
     ),
     adds=field_types(DpoStep, *DpoStep.__struct_fields__),
     key=("step",),

@@ -26,7 +26,7 @@ from toolroll.cli import (
 from toolroll.errors import UsageError
 from toolroll.models.options import ModelOptions, PolicyOptions, PromptOptions, SamplingOptions
 from toolroll.models.single_options import length_option, stop_option
-from toolroll.records import field_types, view
+from toolroll.records import IMAGE_FIELDS, field_types, view
 from toolroll.records.rollouts import ImagePrompt, Trajectory
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ draw.
 @command(
     "image-rollout",
     system="Training",
-    reads=view(ImagePrompt, "id", "prompt", "messages", "images", "draw"),
+    reads=view(ImagePrompt, "id", "prompt", "messages", *IMAGE_FIELDS, "draw"),
     adds={
         **field_types(Trajectory, "sample", "prompt_id", "model", "policy_version", "seed"),
         **field_types(ImagePrompt, "prompt"),

@@ -16,13 +16,14 @@ import msgspec
 
 from toolroll.cli import GroupedOption, command, option_group, uses_images, uses_model, uses_sampling, uses_seed
 from toolroll.errors import RowError, ToolrollError, UsageError
+from toolroll.models.images import Names
 from toolroll.models.options import ModelOptions, SamplingOptions
 from toolroll.preference.deciding import Decider, RuleOptions, rule_options, sides
 from toolroll.preference.foreign import Form, in_form
 from toolroll.preference.generating import Generator
 from toolroll.preference.options import GenerationOptions, generation_options
 from toolroll.preference.ranked import Ranker
-from toolroll.preference.scoring import Names, ScoringOptions, image_paths, scored, scoring_options
+from toolroll.preference.scoring import ScoringOptions, image_paths, scored, scoring_options
 from toolroll.preference.work import Work
 from toolroll.records import field_types, view
 from toolroll.records.base import said
@@ -109,7 +110,7 @@ datasets.List(datasets.Image()). dpo-train reads paths.
 _READS = msgspec.defstruct(
     "JudgefreePair",
     [("images", Annotated[list[Any] | None, said("Paths of images, or objects with their `path`.")], None)],
-    bases=(view(JudgefreePair, "id", "sample"),),
+    bases=(view(JudgefreePair, "id", "sample", "image", "image_path"),),
     kw_only=True,
     frozen=True,
     gc=False,

@@ -1,6 +1,6 @@
 """kv-calibrate: choose the map of visual scores that makes attention by packed keys and values most like the exact one.
 
-The map and its choice: toolroll.kvcache.calibration, toolroll.kvcache.calibrate. Paper: arXiv:2502.14882.
+The map and its choice: toolroll.kvcache.score_map, toolroll.kvcache.calibrate. Paper: arXiv:2502.14882.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def main(
     Reads files of keys, values and queries, writes (t1, t2) for the model, each layer or each head.
     """
     from toolroll.kvcache.calibrate import joined, try_all
-    from toolroll.kvcache.container import KVFile
+    from toolroll.kvcache.kvfile import KVFile
 
     sources = [KVFile(file) for file in files]
     for source in sources[1:]:

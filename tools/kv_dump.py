@@ -1,6 +1,6 @@
 """kv-dump: write the keys and values that a model holds of a prompt.
 
-What is recorded and how: toolroll.kvcache.dump; the files: toolroll.kvcache.container. Paper: arXiv:2502.14882.
+What is recorded and how: toolroll.kvcache.dump; the files: toolroll.kvcache.kvfile. Paper: arXiv:2502.14882.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import click
 
 from toolroll.cli import GroupedOption, command, option_group, uses_prompt
 from toolroll.models.options import ANY_MODEL, LocalOptions, PromptOptions, local_options
-from toolroll.records import field_types, view
+from toolroll.records import IMAGE_FIELDS, field_types, view
 from toolroll.records.kvcache import KvDump, KvPrompt
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row
     from toolroll.run.log import Log
     from toolroll.run.rows import Rows
+
+LONGEST = 255  #: a name of a file, in bytes
 
 EXAMPLES = """
   The caches of prompts about images, with a model that this package has:
@@ -50,7 +52,7 @@ The prompt is read in one pass and nothing is written behind it. A file of the s
 @command(
     "kv-dump",
     system="CalibQuant",
-    reads=view(KvPrompt, "id", "prompt", "messages", "images", "packed_text", "packed_spans"),
+    reads=view(KvPrompt, "id", "prompt", "messages", *IMAGE_FIELDS, "packed_text", "packed_spans"),
     adds=field_types(KvDump, *KvDump.__struct_fields__),
     key=("id",),
     slow=True,
@@ -115,6 +117,8 @@ def main(
         asked = read(row, Sampling(max_tokens=1))
         mask = find(asked, row.view)
         path = out / f"{quote(str(row.view.id), safe=' ')}.safetensors"
+        if len(f"{path.name}.part") > LONGEST:
+            raise RowError("its `id` is too long to name a file by")
         left = dump(prompts, kept, asked, mask, path, queries=queries, kind=kind, about={"model": loaded.name})
         if new := sorted(set(left) - told):
             told.update(new)

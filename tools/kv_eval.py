@@ -14,7 +14,7 @@ import click
 from toolroll.cli import GroupedOption, command, declares, option_group, uses_prompt
 from toolroll.models.options import ANY_MODEL, LocalOptions, PromptOptions, local_options
 from toolroll.models.single_options import length_option
-from toolroll.records import field_types, view
+from toolroll.records import IMAGE_FIELDS, field_types, view
 from toolroll.records.kvcache import KvAnswer, KvPrompt
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ were checked in Triton's interpreter and not run on a GPU here.
 @command(
     "kv-eval",
     system="CalibQuant",
-    reads=view(KvPrompt, "id", "prompt", "messages", "images", "packed_text", "packed_spans", "reference"),
+    reads=view(KvPrompt, "id", "prompt", "messages", *IMAGE_FIELDS, "packed_text", "packed_spans", "reference"),
     adds=field_types(KvAnswer, *KvAnswer.__struct_fields__),
     key=("id", "cache"),
     slow=True,
@@ -113,7 +113,7 @@ def main(
 
     Reads rows with `prompt` or `messages`, and `images` for a model that takes them. Writes a row for each cache.
     """
-    from toolroll.kvcache.compared import compared
+    from toolroll.kvcache.caches import compared
     from toolroll.kvcache.evaluate import Comparing
     from toolroll.kvcache.running import Prompts, open_model, visual_tokens
     from toolroll.models.asked import PromptReader

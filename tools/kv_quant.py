@@ -1,6 +1,6 @@
 """kv-quant: quantize keys and values of visual tokens to 1, 2, 4 or 8 bits.
 
-Rules and formulas: toolroll.kvcache.ranges, toolroll.kvcache.scheme; files: toolroll.kvcache.container.
+Rules and formulas: toolroll.kvcache.ranges, toolroll.kvcache.scheme; files: toolroll.kvcache.packed.
 Paper: arXiv:2502.14882.
 """
 
@@ -112,7 +112,9 @@ def main(
 
     Reads a file of keys and values, writes a packed one, and reports what became of every head.
     """
-    from toolroll.kvcache.container import KVFile, PackedFile, measure, packing, write_whole
+    from toolroll.kvcache.kvfile import KVFile
+    from toolroll.kvcache.packed import PackedFile, write_whole
+    from toolroll.kvcache.packing import measure, packing
     from toolroll.kvcache.report import Report
     from toolroll.kvcache.tensors import check_apart
 

@@ -25,7 +25,7 @@ from toolroll.models.options import (
 )
 from toolroll.models.single_options import length_option
 from toolroll.numerics.grid import ATTENTION, KEPT, KV, LINEAR, PRECISIONS, read_axis, read_grid, settings
-from toolroll.records import field_types, view
+from toolroll.records import IMAGE_FIELDS, field_types, view
 from toolroll.records.numerics import RunPrompt, RunRecord
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ and the precision differ, a warning says how many bits are lost. Quantized check
 --linear: naive makes an fp32 copy of the whole matrix for each product; it is the oracle of the tests, and slow.
 blocked raises some rows at a time into one piece of memory. fused (numba on a CPU, Triton on a GPU) never has an fp32
 copy, and adds each dot product up in one fixed order, whatever the batch and the number of threads. auto is fused on a
-CPU and blocked on a GPU.
+CPU, and blocked on a GPU and on a CPU that has no fused multiply-add.
 
 Batches. A batch is so many prompts in the order of the input, the last one may be smaller; with --samples each prompt
 has that many sequences in it. Prompts of different lengths are padded on the left, with positions that do not count
@@ -173,7 +173,7 @@ def _running() -> list[click.Option]:
 @command(
     "layercast-run",
     system="LayerCast",
-    reads=view(RunPrompt, "id", "prompt", "messages", "images", "answer", "draw"),
+    reads=view(RunPrompt, "id", "prompt", "messages", *IMAGE_FIELDS, "answer", "draw"),
     adds=field_types(
         RunRecord,
         *("sample", "config", "seed", "tokens", "text", "logprobs", "top1_prob", "top2_prob", "gap", "top_ids"),

@@ -205,7 +205,7 @@ def main(
         report_every=options["report_every"],
         eval_every=options["eval_every"],
         save_every=options["save_every"],
-        last=options["stop_after"] or options["steps"],
+        last=options["stop_after"],
     )
     if not stop and training.step >= options["steps"]:
         log.info(f"{training.show()} pictures of test photos", str(folder))

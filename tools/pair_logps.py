@@ -14,7 +14,7 @@ import click
 from toolroll.cli import GroupedOption, command, declares, uses_device, uses_images
 from toolroll.errors import RowError
 from toolroll.models.single_options import dtype_option
-from toolroll.records import field_types, view
+from toolroll.records import IMAGE_FIELDS, field_types, view
 from toolroll.records.training import Pair
 from toolroll.train.options import length_options
 
@@ -45,7 +45,7 @@ Results do not depend on --batch-rows and --micro-tokens but for rounding.
 @command(
     "pair-logps",
     system="Training",
-    reads=view(Pair, "id", "prompt", "chosen", "rejected", "images", "weight"),
+    reads=view(Pair, "id", "prompt", "chosen", "rejected", *IMAGE_FIELDS, "weight"),
     adds=field_types(
         Pair, "ref_chosen_logps", "ref_rejected_logps", "prompt_tokens", "chosen_tokens", "rejected_tokens"
     ),

@@ -99,6 +99,7 @@ OF_KIND = {
     ),
     key=("id",),
     source=True,
+    resumable=True,
     slow=True,
     epilog="See text-rollout(1), toolroll-records(5).",
 )
@@ -181,9 +182,6 @@ OF_KIND = {
     "--shard",
     metavar="I/N",
     help="Make only the pairs whose number modulo N is I (from 0). slurm reads a job array's environment.",
-)
-@click.option(
-    "--resume", is_flag=True, help="Go on with an unfinished FILE.part: pairs whose id stands there are skipped."
 )
 @uses_seed
 def main(

@@ -111,7 +111,7 @@ def main(
     """
     from toolroll.io.paths import check_apart
     from toolroll.segment.options import read_size
-    from toolroll.segment.rowed import rows_of
+    from toolroll.segment.scene_rows import rows_of
     from toolroll.segment.scenes import Settings, open_scenes, source_file
     from toolroll.world.images import Folder
 

@@ -187,14 +187,14 @@ def _opened(log: Log, **options: Any) -> Predictor:
     if options["model"] == SHIPPED:
         log.note(f"model {SHIPPED}, which has learned from drawn streets and shapes alone")
     log.info(f"model {opened.name}: {device.text}")
+    templates = None if options["templates"] is None else read_templates(options["templates"])
     naming = None
     if options["clip"] is not None:
         from toolroll.preference.encoders import open_encoder
 
         encoder = open_encoder(options["clip"], device, trust_remote_code=False, notify=log.info)
-        sentences = read_templates(options["templates"] or "vild")
+        sentences = read_templates("vild") if templates is None else templates
         naming = Naming(encoder, sentences, opened.about.trained, options["ensemble"], options["ensemble_seen"])
-    templates = None if options["templates"] is None else read_templates(options["templates"])
     try:
         return Predictor(opened, device.name, templates=templates, side=options["side"], naming=naming, warn=log.warn)
     except UsageError as error:

@@ -123,7 +123,7 @@ def main(
     training.resume(settings, FIRM, log.warn)
     if training.step:
         log.note(f"goes on behind update {training.step}", str(options["out"]))
-    yield from training.updates(lambda: bool(stop), options["report_every"])
+    yield from training.rows(lambda: bool(stop), report_every=options["report_every"], save_every=options["save_every"])
     if not stop:
         log.info(f"{training.step} updates", str(options["out"]))
 
@@ -146,13 +146,13 @@ def _training(shape: ModelShape, data: DataOptions, log: Log, **options: Any) ->
     import torch
 
     from toolroll.segment.losses import Weights
+    from toolroll.segment.mask2former import IMAGENET
     from toolroll.segment.model import About, Shape, build
     from toolroll.segment.prompts import read_templates
     from toolroll.segment.sampling import Drawer, read_asking
     from toolroll.segment.scenes import Settings, open_scenes
     from toolroll.segment.text import Reader, open_text
     from toolroll.segment.training import Plan, Training
-    from toolroll.segment.wrapped import IMAGENET
     from toolroll.train.team import Team
 
     wide, high = data.sides
@@ -183,7 +183,7 @@ def _training(shape: ModelShape, data: DataOptions, log: Log, **options: Any) ->
     weights = Weights(points=options["mask_points"], focal=options["focal"])
     plan = Plan(
         options["steps"], options["batch_rows"], options["lr"], weight_decay=options["weight_decay"],
-        freeze_base=shape.freeze_base, save_every=options["save_every"], weights=weights,
+        freeze_base=shape.freeze_base, weights=weights,
     )  # fmt: skip
     drawer = Drawer(sets, asking, (wide, high), options["seed"])
     reader = Reader(encoder, templates, words=shape.text_tokens == "words")

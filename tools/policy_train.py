@@ -17,7 +17,7 @@ import msgspec
 
 from toolroll.cli import GroupedOption, command, option_group, uses_images, uses_seed
 from toolroll.errors import UsageError
-from toolroll.records import field_types, view
+from toolroll.records import IMAGE_FIELDS, field_types, view
 from toolroll.records.training import Advantaged, TrainStep
 from toolroll.train.objective import CriticOptions, Objective, critic_options, objective_options
 from toolroll.train.options import PublishOptions, TrainOptions, publish_options, train_options
@@ -57,9 +57,9 @@ the reward is paid at the last token the model wrote.
 
 The same command goes on after a kill: rows that a checkpoint has seen (the last 1,000,000) are skipped, once for each
 time they came, and the weights come out as if nothing had happened. With -o FILE add --resume, or use --steps-file, for
-a curve without gaps. SIGUSR1 and SIGTERM end the run after the update in hand, with exit code 75. At most --publish
-updates are lost to a kill -9. Checkpoints have the weights in float32, so a published version of less precision changes
-nothing about training.
+a curve without gaps; a resumed output has all feedback once too. SIGUSR1 and SIGTERM end the run after the update in
+hand, with exit code 75. At most --publish updates are lost to a kill -9. Checkpoints have the weights in float32, so a
+published version of less precision changes nothing about training.
 
 An image-text model is trained on rows with `images`: `prompt` is the text that its processor was given, and has to give
 `prompt_ids` again. Not with --algo ppo.
@@ -78,7 +78,9 @@ _READS = msgspec.defstruct(
         view(
             Advantaged,
             *("id", "prompt_id", "draw", "distribution", "policy_version", "reward"),
-            *("prompt", "images", "prompt_ids", "response_ids", "loss_mask", "logprobs", "ref_logprobs"),
+            "prompt",
+            *IMAGE_FIELDS,
+            *("prompt_ids", "response_ids", "loss_mask", "logprobs", "ref_logprobs"),
         ),
     ),
     kw_only=True,
@@ -186,14 +188,12 @@ def main(
                 if timings:
                     row["train_s"] = time.monotonic() - began
                 feedback = batch.feedback(session.step, rewards=objective.algo == "ppo")
-                session.last = {"row": row, "feedback": feedback}
+                session.last = {"row": row, "feedback": feedback, "draws": batch.draws}
                 if session.step % publishing.publish == 0:
                     session.save()
                 curve.write(row)
-            if emit_feedback:
-                yield from [*feedback, {"draws": batch.draws}]
-            elif row:
-                yield row
+            told = [*feedback, {"draws": batch.draws, "step": session.step}] if emit_feedback else filter(None, [row])
+            yield from (one for one in told if not rows.done(one["step"]))
     curve.close()
     _tell(log, feed)
 
@@ -248,11 +248,18 @@ def _train(session: Session, update: PolicyUpdate, batch: Batch) -> dict[str, An
 
 
 def _unsaid(rows: Rows[Any], last: dict[str, Any], *, emit_feedback: bool) -> Iterator[dict[str, Any]]:
-    """What a run that was killed right after saving may not have written. Who reads feedback knows it by its id."""
+    """What a run that was killed right after saving may not have written. Who reads feedback knows it by its id.
+
+    A resumed output tells what it has: rows of one step come in the same order each time.
+    """
+    resumed = click.get_current_context().params["resume"]
     if emit_feedback:
-        yield from last["feedback"]
-    elif click.get_current_context().params["resume"] and not rows.done(last["row"]["step"]):
-        yield last["row"]
+        told = last["feedback"]
+        if resumed and "draws" in last:
+            told = [*told, {"draws": last["draws"], "step": last["row"]["step"]}]
+    else:
+        told = [last["row"]] if resumed else []
+    yield from (one for one in told if not rows.done(one["step"]))
 
 
 def _tell(log: Log, feed: Feed) -> None:

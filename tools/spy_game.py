@@ -59,10 +59,11 @@ little, for small models. What a template of your own, --clue-prompt and --vote-
 {round}, {rounds}, {role} (spy, civilian, judge), {role_text}, {difference} (how the odd picture differs), {said} (the
 clues so far), {examples}. Write {{ and }} for braces: \\boxed{{}}.
 
---parse strict reads the last \\boxed{...} with balanced braces, or else the last <answer>...</answer>. A clue becomes
-one line of at most 500 characters; in a vote there may be one number, of a player, or N/A, none, unsure or abstain.
-compat reads what the authors' code reads: the first \\boxed{ up to the first brace that closes, then one digit from 1
-to 9, whoever that is, or N/A; so with it nobody votes for player 10. A turn without a valid clue stands as "(no clue)".
+--parse strict reads the last \\boxed{...} with balanced braces, or else the last <answer>...</answer>; of a response
+with </think> only what comes behind that. A clue becomes one line of at most 500 characters; in a vote there may be one
+number, of a player, or N/A, none, unsure or abstain. compat reads what the authors' code reads, in thoughts, too: the
+first \\boxed{ up to the first brace that closes, then one digit from 1 to 9, whoever that is, or N/A; so with it nobody
+votes for player 10. A turn without a valid clue stands as "(no clue)".
 
 Players are models behind any --backend. One that takes no images is told in words what is in a scene or a chart, or
 what `original_text` and `modified_text` say; --sight words does that with any model, and servers, which do not say what
@@ -83,7 +84,8 @@ votes; the latter two are not offered here. policy-train wants to know the --tem
 
 --turns writes a row for each turn with what training needs, as far as the back end tells: `prompt` and `prompt_ids` of
 a prompt with images are known where the model runs in this process. Rows of a player who is not in training have no
-`policy_version`. Paths in `images` are those of the pairs, so keep the rows in the same folder, or use --images there.
+`policy_version`; policy-train would learn from them all the same, and jq -c 'select(.policy_version)' leaves them out.
+Paths in `images` are those of the pairs, so keep the rows in the same folder, or use --images there.
 """
 
 _PRESETS: dict[str, dict[str, Any]] = {

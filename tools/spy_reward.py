@@ -15,7 +15,7 @@ import msgspec
 from toolroll.cli import command
 from toolroll.errors import RowError, UsageError
 from toolroll.records import field_types
-from toolroll.records.spygame import SpyGame, SpyTurnRow, SpyVote
+from toolroll.records.spygame import SpyGame, SpyPair, SpyTurnRow, SpyVote
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row
@@ -48,10 +48,10 @@ used. Of a vote, (r - mean) / (sd + 1e-8) over the votes of the game, only centr
 says what a vote gets that is alone. group-advantage can do both from rows of turns, too:
 --estimator rae --group game_id for clues, --std population --eps 1e-8 for votes.
 
-The last 100,000 games are known by id, sample, seed and policy version, and count once each, so that rows of turns and
-of games go together. A game without `id` is another one than any. --state keeps means and games in a file, so that rows
-may be sent again; there, games need an `id`. It is written at the end, and whenever there is nothing to read for the
-moment, and refuses another --alpha or --order than it began with.
+The last 100,000 games are known by id, sample, draw, seed and policy version, and count once each, so that rows of
+turns and of games go together. A game without `id` is another one than any. --state keeps means and games in a file, so
+that rows may be sent again; there, games need an `id`. It is written at the end, and whenever there is nothing to read
+for the moment, and refuses another --alpha or --order than it began with.
 
 A row with `stage` is a turn, as `spy-game --turns` writes it; any other is a game.
 
@@ -63,8 +63,8 @@ are not the authors'.
 
 _ALPHA = {"paper": 0.95, "code": 0.9}
 _LONE = {"paper": "zero", "code": "reward"}
-_HINTS = {**field_types(SpyTurnRow, *SpyTurnRow.__struct_fields__), **field_types(SpyGame, "rewards")}
-_READ = ("id", "sample", "seed", "policy_version", "n_players", "rounds", "spy", "player", "vote_number")
+_HINTS = {**field_types(SpyTurnRow, *SpyTurnRow.__struct_fields__), **field_types(SpyPair, "draw")}
+_READ = ("id", "sample", "draw", "seed", "policy_version", "n_players", "rounds", "spy", "player", "vote_number")
 _READS = msgspec.defstruct(
     "SpyGame",
     [

@@ -13,8 +13,8 @@ import msgspec
 
 from toolroll.cli import command, offers_table
 from toolroll.errors import RowError
-from toolroll.records import view
-from toolroll.records.spygame import SpyGame, SpyStats, SpyTurn, SpyVote
+from toolroll.records import field_types, view
+from toolroll.records.spygame import SpyGame, SpyStats, SpyTurn, SpyTurnRow, SpyVote
 
 if TYPE_CHECKING:
     from toolroll.run.rows import Rows
@@ -44,7 +44,11 @@ Games that failed are passed over and counted.
 _TURN = view(SpyTurn, "stage", "clue")
 _READS = msgspec.defstruct(
     "SpyGame",
-    [("votes", list[view(SpyVote, "voter", "vote", "format_ok")] | None, None), ("turns", list[_TURN] | None, None)],  # type: ignore[misc,valid-type]
+    [
+        ("votes", list[view(SpyVote, "voter", "vote", "format_ok")] | None, None),  # type: ignore[misc]
+        ("turns", list[_TURN] | None, None),  # type: ignore[valid-type]
+        ("stage", field_types(SpyTurnRow, "stage")["stage"] | None, None),
+    ],
     bases=(view(SpyGame, "id", "sample", "n_players", "spy"),),
     kw_only=True,
     frozen=True,
@@ -74,7 +78,7 @@ def main(rows: Rows[Any], *, by: str, undecided: Any, table: bool) -> Iterator[d
     Reads games with `n_players`, `spy` and `votes`; prints a row over all, or one for each group of --by.
     """
     from toolroll.run.groups import Groups, read_names, values_of
-    from toolroll.spygame.scoring import checked_votes
+    from toolroll.spygame.scoring import votes_of_game
     from toolroll.spygame.stats import Sums, for_people
 
     names = read_names(by, SpyStats.__struct_fields__)
@@ -84,7 +88,7 @@ def main(rows: Rows[Any], *, by: str, undecided: Any, table: bool) -> Iterator[d
     for row in rows:
         seen = row.view
         try:
-            votes = [(voter, vote) for voter, vote, _ in checked_votes(seen)]
+            votes = [(voter, vote) for voter, vote, _ in votes_of_game(seen)]
             sums = groups.of(values_of(row.fields() if names else {}, names))
         except RowError as error:
             rows.refuse(row, error.why)

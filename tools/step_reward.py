@@ -236,8 +236,8 @@ def main(
     The default judges run on any CPU and are proxies for the language models of the paper. Each verdict names its
     judge; what a judge cannot decide, and any failure of it, is `unknown`, never optimal.
     """
-    from toolroll.rag.judges.score import Scorer
-    from toolroll.rag.judges.setup import open_panel, open_scheme
+    from toolroll.rag.scoring import Scorer
+    from toolroll.rag.scoring_setup import open_panel, open_scheme
 
     scheme = open_scheme(options, model)
     panel = open_panel(options, scheme, model, sampling, log)

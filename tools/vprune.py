@@ -22,7 +22,7 @@ from toolroll.models.options import (
 )
 from toolroll.models.single_options import length_option
 from toolroll.pruning.options import PlanOptions, pairs_option, plan_options
-from toolroll.records import field_types, view
+from toolroll.records import IMAGE_FIELDS, field_types, view
 from toolroll.records.pruning import PrunedAnswer, VisualPrompt
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ Not run on a GPU here: CUDA.
 @command(
     "vprune",
     system="YOPO",
-    reads=view(VisualPrompt, "id", "prompt", "messages", "images", "draw"),
+    reads=view(VisualPrompt, "id", "prompt", "messages", *IMAGE_FIELDS, "draw"),
     adds=field_types(PrunedAnswer, *PrunedAnswer.__struct_fields__),
     key=("id",),
     slow=True,

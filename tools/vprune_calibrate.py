@@ -16,7 +16,7 @@ from toolroll.cli import GroupedOption, command, declares, option_group, uses_pr
 from toolroll.errors import RowError, ToolrollError, UsageError
 from toolroll.models.options import IMAGE_TEXT_MODEL, LocalOptions, PromptOptions, local_options
 from toolroll.pruning.options import choice_options
-from toolroll.records import view
+from toolroll.records import IMAGE_FIELDS, view
 from toolroll.records.pruning import VisualPrompt
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ Not run on a GPU here: CUDA.
 @command(
     "vprune-calibrate",
     system="YOPO",
-    reads=view(VisualPrompt, "id", "prompt", "messages", "images", "draw"),
+    reads=view(VisualPrompt, "id", "prompt", "messages", *IMAGE_FIELDS, "draw"),
     reducer=True,
     epilog="See vprune(1), vprune-plan(1), toolroll-records(5).",
 )

@@ -16,7 +16,7 @@ from toolroll.errors import RowError, ToolrollError, UsageError
 from toolroll.models.options import IMAGE_TEXT_MODEL, LocalOptions, PromptOptions, local_options
 from toolroll.models.single_options import length_option
 from toolroll.pruning.options import PlanOptions, choice_options, window_options
-from toolroll.records import view
+from toolroll.records import IMAGE_FIELDS, view
 from toolroll.records.pruning import VisualPrompt
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _ladder(name: str, text: str) -> tuple[Any, ...]:
 @command(
     "vprune-plan",
     system="YOPO",
-    reads=view(VisualPrompt, "id", "prompt", "messages", "images", "response", "draw"),
+    reads=view(VisualPrompt, "id", "prompt", "messages", *IMAGE_FIELDS, "response", "draw"),
     reducer=True,
     epilog="See vprune(1), vprune-calibrate(1), vprune-flops(1), toolroll-records(5).",
 )

@@ -17,6 +17,11 @@ from toolroll.errors import UsageError
 _HERE = os.path.dirname(os.path.realpath(__file__))
 TABLE = os.path.join(_HERE, "commands.tsv")
 DATA = os.path.join(_HERE, "data")  #: what comes with the commands
+#: The systems in the order of every list: those of papers, what several of them share, and toolroll itself.
+SYSTEMS = (
+    *("HiPRAG", "DUMP", "GEAR", "LayerCast", "Vision-Zero", "Judge-free", "YOPO", "CalibQuant", "PMP", "DL3DV"),
+    *("Training", "toolroll"),
+)
 OWN = "toolroll"  #: the command that runs the others; those that begin with it and a hyphen go by the rest alone
 
 

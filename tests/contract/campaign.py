@@ -49,14 +49,16 @@ def subjects() -> list[frame.Command]:
 
 
 def line(command: frame.Command, folder: Path) -> list[str]:
-    """The same line each time, so that it goes on."""
+    """The same line each time, so that it goes on, where the command can."""
     made = str(folder / "made")
     own = [arg.replace("{dir}", str(folder)).replace("{new}", made) for arg in command.specimen.args]
     more = [*MORE.get(command.name, ())]
     if command.name not in GOES_ON:
-        more += ["-o", "out.jsonl", "--resume"]
-    reads = command.specimen.row is not None
-    return [*command.argv, *own, *more, *(["in.jsonl"] if reads else [])]
+        more += [command.rows_option, "out.jsonl"]
+    if any(param.name == "resume" for param in command.tool.params):
+        more += ["--resume"]
+    inputs = ["in.jsonl"] if command.specimen.row is not None else []
+    return [*command.argv, *own, *more, *inputs, *([made] if command.specimen.names_output else [])]
 
 
 def furnish(command: frame.Command, folder: Path) -> None:
@@ -104,20 +106,24 @@ class Campaign:
     def whole(self, command: frame.Command) -> tuple[float, dict[str, bytes]]:
         """How long a run takes that nobody kills, in seconds, and what it leaves."""
         if command.name not in self._whole:
-            folder = self.room / command.name / "work"
-            furnish(command, folder)
+            folder = self.anew(command)
             start = time.monotonic()
             result = frame.run(line(command, folder), cwd=folder, warm_start=True)
             assert result.rc == 0, f"{command.name}: {result.err}"
             self._whole[command.name] = time.monotonic() - start, found(command, folder)
         return self._whole[command.name]
 
+    def anew(self, command: frame.Command) -> Path:
+        """The folder that a whole run had, as it was before."""
+        folder = self.room / command.name / "work"  # always the same: paths stand in what some commands write
+        furnish(command, folder)
+        return folder
+
     def round(self, command: frame.Command, number: int, most: int) -> Tally:
         """Up to `most` kills of one output, and what became of it."""
         seconds, wanted = self.whole(command)
         moments = random.Random(f"{self.seed} {command.name} {number}")
-        folder = self.room / command.name / "work"  # paths stand in what some commands write
-        furnish(command, folder)
+        folder = self.anew(command)
         kills = 0
         for _ in range(most):
             start = time.monotonic()

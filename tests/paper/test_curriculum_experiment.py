@@ -1,6 +1,5 @@
 """The experiment on DUMP's claim: it runs, it goes on where it was killed, and the page shows the rows of its file."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -11,16 +10,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = ROOT / "experiments"
-
-
-@pytest.fixture(scope="module")
-def modules():
-    """The experiment's own modules, which import each other as scripts do."""
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXPERIMENTS)
-        yield {name: importlib.import_module(name) for name in ("sorting", "curriculum", "curriculum_report", "report")}
-    torch.set_num_threads(threads)  # the experiment sets one
+MODULES = ("sorting", "curriculum", "curriculum_report", "report")
 
 
 @pytest.fixture(scope="module")

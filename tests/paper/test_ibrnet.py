@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 
@@ -12,17 +11,12 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("PIL", reason="photos are read by pillow")
 
+MODULES = ("ibrnet",)
+
 
 @pytest.fixture(scope="module")
-def experiment():
-    """The experiment's own module, which imports its neighbours as scripts do."""
-    import torch
-
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(frame.ROOT / "experiments")
-        yield importlib.import_module("ibrnet")
-    torch.set_num_threads(threads)
+def experiment(modules):
+    return modules["ibrnet"]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -10,19 +9,13 @@ import sys
 
 import frame
 import pytest
-import tiny_models
 
 pytest.importorskip("torch")
 pytest.importorskip("PIL", reason="images are read by pillow")
 
 PIPELINE = frame.ROOT / "pipelines" / "judgefree.sh"
 CLIP = frame.ROOT / "tests" / "data" / "tiny-clip"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A folder with a tiny image-text model."""
-    return tiny_models.write_image_text(tmp_path_factory.mktemp("model") / "tiny", "llava", most=2048)
+MODULES = ("judgefree", "judgefree_report")
 
 
 def rows_of(path):
@@ -68,18 +61,6 @@ def test_pairs_are_made_checked_turned_round_and_learned_from(model, tmp_path):
 
     # where no pair passes the check there is nothing to train on
     assert "no pair is left" in run(out, model, rc=1, MARGIN=1000).stderr
-
-
-@pytest.fixture(scope="module")
-def modules():
-    """The experiment's own modules, which import each other as scripts do."""
-    import torch
-
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(frame.ROOT / "experiments")
-        yield {name: importlib.import_module(name) for name in ("judgefree", "judgefree_report")}
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
 
 import frame
 import pytest
-import tiny_models
 
 pytest.importorskip("torch")
 pytest.importorskip("PIL", reason="images are read by pillow")
 
 LLAMA = frame.ROOT / "tests" / "data" / "tiny-llama"
+MODULES = ("kvquant", "kvquant_report")
 CACHES = ("dense", "minmax:bits=1", "minmax:bits=8", "kivi:bits=2,residual=0", "fp8")
-
-
-@pytest.fixture(scope="module")
-def modules():
-    """The experiment's own modules, which import each other as scripts do."""
-    import torch
-
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(frame.ROOT / "experiments")
-        yield {name: importlib.import_module(name) for name in ("kvquant", "kvquant_report")}
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A folder with a tiny image-text model."""
-    return tiny_models.write_image_text(tmp_path_factory.mktemp("model") / "tiny", "llava", most=2048)
 
 
 @pytest.fixture(scope="module")

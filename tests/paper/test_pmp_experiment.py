@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+MODULES = ("pmp",)
+
 
 @pytest.fixture(scope="module")
-def experiment():
+def experiment(modules):
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(frame.ROOT / "experiments")
         patch.setenv("SLURM_CPUS_PER_TASK", "1")
-        import pmp
-
-        yield pmp
+        yield modules["pmp"]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -11,28 +10,13 @@ from dataclasses import replace
 
 import frame
 import pytest
-import tiny_models
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("PIL", reason="images are read by pillow")
 
 from toolroll.pruning.plan import Drop, Plan  # noqa: E402
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A folder with a tiny image-text model."""
-    return tiny_models.write_image_text(tmp_path_factory.mktemp("model") / "tiny", "llava", most=2048)
-
-
-@pytest.fixture(scope="module")
-def modules():
-    """The experiment's own modules, which import each other as scripts do."""
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(frame.ROOT / "experiments")
-        yield {name: importlib.import_module(name) for name in ("pruning", "pruning_report")}
-    torch.set_num_threads(threads)
+MODULES = ("pruning", "pruning_report")
 
 
 def ran(modules, model, out, *more):

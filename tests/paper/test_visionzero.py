@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -10,17 +9,11 @@ import sys
 
 import frame
 import pytest
-import tiny_models
 
 PIPELINE = frame.ROOT / "pipelines" / "vision-zero.sh"
 EXPERIMENTS = frame.ROOT / "experiments"
+MODULES = ("visionzero", "selfplay", "selfplay_report")
 SHARES = ("spy_win_rate", "civilian_win_rate", "vote_accuracy", "na_share", "question_accuracy")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A folder with a tiny image-text model."""
-    return tiny_models.write_image_text(tmp_path_factory.mktemp("model") / "tiny", "llava", most=2048)
 
 
 def rows_of(path):
@@ -68,18 +61,6 @@ def test_the_pipeline_alternates_goes_on_and_reports(model, tmp_path):
     assert rows_of(out / "report.jsonl") == report
     assert (out / "policy" / "current").resolve().name == "v000002"
     assert (out / "policy" / "current" / "model.safetensors").read_bytes() == weights
-
-
-@pytest.fixture(scope="module")
-def modules():
-    """The experiment's own modules, which import each other as scripts do."""
-    import torch
-
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXPERIMENTS)
-        yield {name: importlib.import_module(name) for name in ("visionzero", "selfplay", "selfplay_report")}
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What the tests of rollouts share: questions, a scripted model that searches once, and rollout-array.sbatch."""
+"""What the tests of rollouts share: questions, a scripted model that searches once, and rag-rollout in an array."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import frame
 from slurm.cluster import Cluster
 
 SCRIPTS = frame.ROOT / "pipelines" / "slurm"
-ARRAY = SCRIPTS / "rollout-array.sbatch"
+ROWS = SCRIPTS / "rows-array.sbatch"
 SEARCH = "I look it up.</reasoning>\n    <search>q</search>"
 ANSWER = "So it is.</conclusion>\n</step>\n</think>\n<answer>Paris</answer>"
 SCRIPT = [{"match": r"<context>(?s:.*)</context>\s*<conclusion>$", "reply": ANSWER}, {"match": ".", "reply": SEARCH}]
@@ -29,10 +29,11 @@ class Rollouts:
         (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (folder / "script.jsonl").write_text("".join(json.dumps(line) + "\n" for line in SCRIPT))
 
-    def submit(self, *options: str, args: tuple[str, ...] = SCRIPTED, **env: Any) -> str:
-        """Hand in rollout-array.sbatch with sbatch's `options` and rag-rollout's `args`; the job's number."""
-        given = {"INPUT": "questions.jsonl", "OUT": "made here", "RETRIEVER": self.retriever, "MODEL": "script.jsonl"}
-        return self.cluster.submit(ARRAY, *args, cwd=self.folder, options=options, **{**given, **env})
+    def submit(self, *options: str, args: tuple[str, ...] = SCRIPTED, model: str = "script.jsonl", **env: Any) -> str:
+        """Hand in rows-array.sbatch with sbatch's `options` and rag-rollout's `args`; the job's number."""
+        line = ("rag-rollout", "--retriever", self.retriever, "--model", model, *args)
+        given = {"INPUT": "questions.jsonl", "OUT": "made here", **env}
+        return self.cluster.submit(ROWS, *line, cwd=self.folder, options=options, **given)
 
     def whole(self, *args: str, model: str = "script.jsonl", env: dict[str, str] | None = None) -> list[bytes]:
         """The rows of one run outside Slurm that is neither divided nor stopped."""
@@ -43,7 +44,7 @@ class Rollouts:
 
     def share(self, name: str, *, part: bool = False) -> list[bytes]:
         """The rows of a share, `0-of-4`, or what there is of it as yet."""
-        path = self.folder / "made here" / f"rollouts.{name}.jsonl{'.part' if part else ''}"
+        path = self.folder / "made here" / f"{name}.jsonl{'.part' if part else ''}"
         return path.read_bytes().splitlines() if path.exists() else []
 
     def made(self) -> set[str]:

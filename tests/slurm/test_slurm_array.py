@@ -21,7 +21,7 @@ def test_an_array_makes_what_one_run_makes(cluster, retriever, tmp_path):
     """Ids from 1, names with spaces, options, and a job that puts the shares together when all have ended well."""
     rollouts = Rollouts(tmp_path / "two words", cluster, 30, retriever.spec)
     array = rollouts.submit("--array=1-4", args=("--backend", "scripted", "--samples", "2"))
-    merge = "cat 'made here'/rollouts.*-of-4.jsonl > rollouts.jsonl"
+    merge = "cat 'made here'/*-of-4.jsonl > rollouts.jsonl"
     after = ("sbatch", "--parsable", f"--dependency=afterok:{array}", "--wrap", merge)
     last = cluster.ask(*after, cwd=rollouts.folder).out.decode().strip()
     assert ends(cluster.wait(last)) == [COMPLETED]
@@ -39,7 +39,7 @@ def test_a_real_model_divided_is_the_same_to_the_byte(cluster, tmp_path):
     rollouts = Rollouts(tmp_path, cluster, 5, "none")
     one_cpu = {"SLURM_CPUS_PER_TASK": "1"}  # as in the jobs: the order of sums depends on the number of threads
     alone = (*TINY, "--batch-size", "1")  # neighbours in a batch can change the last digit of a log-probability
-    array = rollouts.submit("--array=0-1", "--cpus-per-task=1", args=alone, MODEL=training.TINY)
+    array = rollouts.submit("--array=0-1", "--cpus-per-task=1", args=alone, model=str(training.TINY))
     assert ends(cluster.wait(array)) == [COMPLETED] * 2
     assert sorted(rollouts.share("0-of-2") + rollouts.share("1-of-2")) == sorted(
         rollouts.whole(*alone, model=str(training.TINY), env=one_cpu)
@@ -70,14 +70,14 @@ def test_some_shares_again_by_number_and_what_is_complete_left_alone(cluster, re
     assert ends(cluster.wait(rollouts.submit("--array=0-3"))) == [COMPLETED] * 4
     shares = [rollouts.share(f"{i}-of-4") for i in range(4)]
     for i in (1, 3):
-        (rollouts.folder / "made here" / f"rollouts.{i}-of-4.jsonl").unlink()
+        (rollouts.folder / "made here" / f"{i}-of-4.jsonl").unlink()
     assert ends(cluster.wait(rollouts.submit("--array=1,3", SHARES=4))) == [COMPLETED] * 2
     assert [rollouts.share(f"{i}-of-4") for i in range(4)] == shares
     before = retriever.asked
     again = rollouts.submit("--array=0-3")
     assert ends(cluster.wait(again)) == [COMPLETED] * 4
     assert retriever.asked == before
-    assert rollouts.log(f"{again}_2") == "made here/rollouts.2-of-4.jsonl is there already\n"
+    assert rollouts.log(f"{again}_2") == "made here/2-of-4.jsonl is there already\n"
 
 
 def test_outside_an_array_nothing_is_guessed(cluster, retriever, tmp_path):

@@ -24,7 +24,7 @@ def test_the_lines_of_the_readme_run(cluster, tmp_path):
     rollouts = Rollouts(root / "try", cluster, 19, "bm25:index")
     (rollouts.folder / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PASSAGES))
     assert frame.run(["rag-index", "passages.jsonl", "index"], cwd=rollouts.folder).rc == 0
-    scripted = {"MODEL": "script.jsonl", "TOOLROLL_BACKEND": "scripted"}
+    scripted = {"TOOLROLL_MODEL": "script.jsonl", "TOOLROLL_BACKEND": "scripted"}
 
     def ends(block, **env):
         """Hand in what a block does, and see how the jobs end that it tells of."""
@@ -38,7 +38,7 @@ def test_the_lines_of_the_readme_run(cluster, tmp_path):
     assert len(whole) == 19
     assert sorted((rollouts.folder / "rollouts.jsonl").read_bytes().splitlines()) == sorted(whole)
 
-    shares = sorted((rollouts.folder / "rollout-out").glob("*-of-8.jsonl"))
+    shares = sorted((rollouts.folder / "rollouts").glob("*-of-8.jsonl"))
     before = [share.read_bytes() for share in shares]
     for i in (3, 5):
         shares[i].unlink()

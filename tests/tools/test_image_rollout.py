@@ -67,6 +67,14 @@ def test_answers_are_checked_and_compared(questions):
     assert [row["advantage"] for row in rows] == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("name", [{"image": "one.png"}, {"image": {"path": "one.png"}}, {"image_path": "one.png"}])
+def test_one_image_has_other_names(questions, name):
+    script = {"match": "<image>COLOR", "reply": "Seen."}, {"match": ".", "reply": "Not seen."}
+    (questions / "script.jsonl").write_text("".join(json.dumps(line) + "\n" for line in script))
+    answered = scripted(questions, stdin=json.dumps({"id": "a", "prompt": "COLOR?", **name}).encode())
+    assert [row["response"] for row in answered.rows] == ["Seen."]
+
+
 def test_what_cannot_be_answered_is_an_error_row(questions):
     rows = [
         {"id": "gone", "prompt": "COLOR?", "images": ["no.png"]},

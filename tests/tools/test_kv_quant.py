@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from toolroll.kvcache.container import KVFile, PackedFile
+from toolroll.kvcache.kvfile import KVFile
+from toolroll.kvcache.packed import PackedFile
 from toolroll.kvcache.tensors import TensorFile, TensorWriter, as_floats, as_stored
 
 RNG = np.random.default_rng(0)

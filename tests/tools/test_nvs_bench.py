@@ -203,7 +203,7 @@ def test_scenes_that_a_method_lacks():
     ("args", "rc", "why"),
     [
         (("--table", "."), 1, ".: Is a directory"),
-        (("--table", "/dev/null"), 1, "/dev/null: is no regular file"),
+        (("--table", "/dev/full"), 1, "/dev/full: No space left on device"),
         (("--table", "a.svg", "--plot", "./a.svg"), 2, "a.svg: two outputs cannot be the same file"),
         (("--table", "a.md", "-o", "a.md"), 2, "a.md: two outputs cannot be the same file"),
         (("--freq-split", "nan"), 2, "--freq-split: is none of median, a number and none"),

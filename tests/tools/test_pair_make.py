@@ -266,7 +266,7 @@ def test_a_package_that_is_not_there_is_named(missing, tmp_path):
     )
     result = frame.run([frame.sys.executable, "-c", code], cwd=tmp_path)
     extra = {
-        "PIL": "images need Pillow: pip install 'toolroll[vision]'",
+        "PIL": "images need Pillow: pip install pillow",
         "matplotlib": "charts need matplotlib: pip install 'toolroll[plot]'",
     }
     assert (result.rc, result.err) == (1, f"-c: {extra[missing]}\n".replace("-c", "pair-make"))

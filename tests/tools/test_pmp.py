@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 
 import frame
 import numpy as np
 import pytest
+import tiny_models
 from PIL import Image
 
 MODEL = str(frame.ROOT / "tests/data/tiny-segmenter")
@@ -123,6 +125,23 @@ def test_an_encoder_names_masks_again(folder):
     assert [one["rle"] for one in nothing["segments"]] == [one["rle"] for one in alone["segments"]]
     scores = [one["score"] for one in alone["segments"]]
     assert [one["score"] for one in nothing["segments"]] == pytest.approx(scores, abs=1e-5)
+
+
+def test_sentences_may_come_from_a_pipe(folder, tmp_path):
+    """Model and encoder use the same ones, read once."""
+    from toolroll.tools.pmp_seg import main
+
+    (tmp_path / "own.txt").write_text("a {}")
+    read, write = os.pipe()
+    os.write(write, b"a {}")
+    os.close(write)
+    settings = ("--prompts", "sky", "--model", MODEL, "--clip", CLIP, "--device", "cpu", "--templates")
+    try:
+        for name, out in ((str(tmp_path / "own.txt"), "one.jsonl"), (f"/dev/fd/{read}", "other.jsonl")):
+            assert main.run([str(folder / "photo.jpg"), *settings, name, "-o", str(tmp_path / out)]) == 0
+    finally:
+        os.close(read)
+    assert (tmp_path / "other.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
 
 
 def test_bad_images(folder):
@@ -296,18 +315,8 @@ def test_training_with_the_text_half_of_a_clip(folder, tmp_path, tokens):
 def test_training_a_mask2former(folder, tmp_path, frozen):
     import torch
     from safetensors.torch import load_file
-    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
-    torch.manual_seed(0)
-    swin = SwinConfig(
-        image_size=64, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8], window_size=4,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )  # fmt: skip
-    config = Mask2FormerConfig(
-        backbone_config=swin, hidden_dim=32, feature_size=32, mask_feature_size=32, encoder_layers=1,
-        encoder_feedforward_dim=32, dim_feedforward=32, decoder_layers=3, num_attention_heads=2, num_queries=6,
-    )  # fmt: skip
-    Mask2FormerForUniversalSegmentation(config).save_pretrained(tmp_path / "base")
+    tiny_models.mask2former(3).save_pretrained(tmp_path / "base")
     freeze = ("--freeze-base",) if frozen else ()
     args = (*TRAIN, "--base", tmp_path / "base", *freeze, "--out", tmp_path / "m", "--size", "64x64")
     rows = run(folder, "pmp-train", *args).rows

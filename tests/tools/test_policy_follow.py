@@ -8,32 +8,14 @@ from pathlib import Path
 
 import frame
 import pytest
+import tiny_models
 
 torch = pytest.importorskip("torch")
 
 
 def publish(policy: Path, name: str, seed: int) -> None:
     """Write a tiny Llama with weights of this seed and make it the current version."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate([*alphabet, "<eos>"])}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(alphabet) + 1,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=4096,
-        eos_token_id=len(alphabet),
-    )
-    folder = policy / name
-    LlamaForCausalLM(config).save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>").save_pretrained(folder)
+    tiny_models.write_byte_llama(policy / name, seed, most=4096)
     link = policy / "next"
     link.symlink_to(name)
     link.replace(policy / "current")

@@ -129,6 +129,18 @@ def test_a_resumed_output_has_every_update_once(whole, tmp_path):
     assert (tmp_path / "out.jsonl").read_bytes() == before.out
 
 
+@pytest.mark.parametrize("kept", [3, 5, 8])
+def test_a_resumed_output_has_all_feedback_once(kept, tmp_path, train):
+    """The state is of update 2; the output that a kill left lacks some of what tells of it, or has more."""
+    feedback = ("--emit-feedback", "-o", "out.jsonl", "--resume")
+    assert train(tmp_path, *feedback[:1], rows=training.rollouts(16)).rc == 0
+    (tmp_path / "whole").mkdir()
+    whole = train(tmp_path / "whole", *feedback[:1], rows=training.rollouts(36)).out
+    (tmp_path / "out.jsonl.part").write_bytes(b"".join(whole.splitlines(keepends=True)[:kept]) + b'{"id":"q')
+    assert train(tmp_path, *feedback, rows=training.rollouts(36)).rc == 0
+    assert (tmp_path / "out.jsonl").read_bytes() == whole
+
+
 def test_updates_that_were_not_saved_are_made_again(whole, tmp_path):
     """With --publish 3 a kill loses what came since; the same rows give the same updates."""
     folder, before = whole
@@ -204,7 +216,7 @@ def test_feedback_follows_the_version_it_is_about(tmp_path):
                     "step": step,
                 }
                 for group in (first, second)
-            ] + [{"draws": 2}]
+            ] + [{"draws": 2, "step": step}]
         assert frame.ended(process).rc == 0
     steps = [json.loads(line) for line in (tmp_path / "s").read_bytes().splitlines()]
     assert [(row["step"], row["rows"], row["failed"]) for row in steps] == [(1, 7, 1), (2, 8, 0)]
@@ -213,7 +225,7 @@ def test_feedback_follows_the_version_it_is_about(tmp_path):
 def test_a_batch_of_failed_rows_asks_for_more_and_changes_nothing(tmp_path, train):
     failed = [{"id": f"q{i // 4}", "sample": i % 4, "error": {"why": "lost", "where": "x"}} for i in range(8)]
     result = train(tmp_path, "--emit-feedback", rows=failed)
-    assert (result.rc, result.rows) == (0, [{"draws": 2}])
+    assert (result.rc, result.rows) == (0, [{"draws": 2, "step": 0}])
     assert (tmp_path / "policy" / "current").readlink() == Path("v000000")
 
 

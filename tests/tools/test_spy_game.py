@@ -208,13 +208,24 @@ def test_advantages_of_turns_are_those_of_group_advantage(tmp_path):
 
 
 def test_games_to_turns_and_turns_are_the_same(tmp_path):
-    games = game(tmp_path, stdin=pairs(*range(4))).out
-    turns = game(tmp_path, "--turns", stdin=pairs(*range(4))).out
+    again = pairs(1, draw=0) + pairs(1, draw=2)  # a curriculum's: other games, of groups of their own
+    games = game(tmp_path, stdin=pairs(*range(4)) + again).out
+    turns = game(tmp_path, "--turns", stdin=pairs(*range(4)) + again).out
     args = ("--advantages", "--preset", "code")
     one = spy(tmp_path, "spy-reward", "--turns", *args, stdin=games).rows
     other = spy(tmp_path, "spy-reward", *args, stdin=turns).rows
     assert one == other
-    assert len({row["id"] for row in one}) == len(one) == 56
+    assert len({row["id"] for row in one}) == len(one) == 6 * 14
+    assert {len(group) for group in grouped(one).values()} == {4, 10}
+
+
+def grouped(rows: list[dict[str, Any]]) -> dict[str, list[int]]:
+    """The games of the rows of each group, by their seeds."""
+    groups: dict[str, list[int]] = {}
+    for row in rows:
+        groups.setdefault(row["prompt_id"], []).append(row["game_seed"])
+    assert all(len(set(games)) == 1 for games in groups.values())
+    return groups
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,16 @@ def test_games_without_an_id_count_each(tmp_path):
     assert (refused.rc, "no `id`, which names the turns" in refused.err) == (1, True)
 
 
+def test_a_game_that_fails_moves_no_mean(tmp_path):
+    whole = {**GAMES[1], "votes": [*GAMES[1]["votes"], {"voter": 2, "vote": 1}]}
+    args = ("--advantages", "--also", "calculate_game_rewards", "--on-error", "skip", "--state")
+    after = reward(tmp_path, *args, "after.json", stdin=lines(GAMES[0], whole))  # the first lacks the spy's vote
+    assert clues(after) == clues(reward(tmp_path, *args, "alone.json", stdin=lines(whole)))
+    too_much = reward(tmp_path, *args, "much.json", "--beta", "1.7e308", stdin=lines(whole))
+    assert (too_much.rc, too_much.rows, "--beta and --lambda" in too_much.err) == (0, [], True)
+    assert json.loads((tmp_path / "much.json").read_text())["games"] == {}
+
+
 def test_a_number_and_a_text_are_two_ids(tmp_path):
     alike = [{**one, "id": name} for one, name in zip(GAMES, (1, "1", '"1"'), strict=True)]
     args = ("--advantages",)

@@ -382,7 +382,7 @@ def test_usage_errors(run, args, why):
 
 def test_beta_grpo(run, monkeypatch):
     pieces = [b"<search>", b"capital 0", b"</search>"]
-    monkeypatch.setattr("toolroll.rag.judges.setup.load_pieces", lambda *_, **__: pieces)
+    monkeypatch.setattr("toolroll.rag.scoring_setup.load_pieces", lambda *_, **__: pieces)
     fields = {"response_ids": [0, 1, 2], "loss_mask": [1, 1, 1], "logprobs": [-3.0, -0.5, -3.0]}
     (row,) = run.parsed(trajectory("S", **fields))
     args = ["--reward", "beta-grpo", "--tokenizer", "t", "--min-prob"]

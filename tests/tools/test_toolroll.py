@@ -9,12 +9,14 @@ import re
 import shutil
 import signal
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import frame
 import pytest
 
 from toolroll import roll
+from toolroll.docs.blocks import commands_table
 from toolroll.docs.command_page import summary
 from toolroll.errors import UsageError
 
@@ -43,6 +45,15 @@ def test_the_roll_is_what_the_commands_declare():
     declared = {(command.name, command.tool.system, summary(command.tool)) for command in frame.COMMANDS}
     assert {(entry.name, entry.system, entry.summary) for entry in roll.entries()} == declared
     assert {entry.name: entry.place for entry in roll.entries()} == frame.entry_points()
+
+
+def test_systems_come_in_one_order():
+    """That of the README's table of papers; then what they share, and toolroll itself."""
+    papers = (frame.ROOT / "README.md").read_text().split("| system | what is asked |")[1].split("\n\n")[0]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in papers.splitlines()[2:]] == [*roll.SYSTEMS[:10]]
+    assert [system for system, _ in groupby(entry.system for entry in roll.entries())] == [*roll.SYSTEMS]
+    table = commands_table(command.tool for command in frame.COMMANDS)
+    assert [system for line in table.splitlines()[2:] if (system := line.split(" | ")[0][2:])] == [*roll.SYSTEMS]
 
 
 def test_no_command_is_loaded_to_list_them(tmp_path):

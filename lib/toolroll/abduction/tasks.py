@@ -81,6 +81,8 @@ def _records(path: str, stop: StopFlag) -> Iterator[tuple[str, str, Any]]:
         lines = [(number, line.strip()) for _, number, line in reader.lines() if line.strip()]
     finally:
         reader.close()
+    if stop:  # there may be half of them
+        return
     if not lines:
         raise ToolrollError("no tasks", place=path)
     if len(lines) > 1 and lines[0][1] not in (b"{", b"["):

@@ -55,6 +55,7 @@ def command(
     opens: dict[str, str] | None = None,
     document: bool = False,
     makes_file: bool = False,
+    resumable: bool = False,
     epilog: str = "See toolroll(7).",
     kind: type[Tool] = Tool,
 ) -> Callable[[Callable[..., Any]], Tool]:
@@ -68,7 +69,7 @@ def command(
     def decorate(function: Callable[..., Any]) -> Tool:
         contract = Contract(
             reads, adds or {}, key, reducer, slow, expands, consumes, source, sees_errors, distributed, opens or {},
-            document, makes_file,
+            document, makes_file, resumable,
         )  # fmt: skip
         return kind(name, function, contract, system=system, epilog=epilog)
 

@@ -13,6 +13,11 @@ from toolroll.errors import FAILED, INTERRUPTED, OK, STOPPED, USAGE, Stopped, To
 from toolroll.run.contract import OutputClosed
 from toolroll.run.log import DEBUG, Log
 
+_OF_MEMORY = (
+    *("can't allocate memory", "Storage size calculation overflowed", "integer multiplication overflow"),  # torch
+    *("array is too big", "Maximum allowed dimension exceeded"),  # numpy
+)
+
 
 def exit_code(name: str, log: Log, work: Callable[[], None]) -> int:
     """Do the `work` of the command `name` and tell what stops it; a broken pipe ends the process by SIGPIPE."""
@@ -40,15 +45,18 @@ def exit_code(name: str, log: Log, work: Callable[[], None]) -> int:
         log.error(error.strerror or str(error), str(error.filename or ""))
         _drop_stdout()  # what it could not take, it cannot take at exit either
         return FAILED
-    except MemoryError:
-        _trace(log)
-        log.error("out of memory")
-        return FAILED
     except Exception as error:  # the last resort: a defect is told in one line too
         _trace(log)
-        log.error(f"internal error: {type(error).__name__}: {error} (run with -v -v for the traceback)")
+        why = f"internal error: {type(error).__name__}: {error} (run with -v -v for the traceback)"
+        log.error("out of memory" if _is_of_memory(error) else why)
         return FAILED
     return FAILED if log.failed else OK
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether more memory was asked for than there is, or than there can be. numpy and torch say it in many ways."""
+    told = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return told or any(part in str(error) for part in _OF_MEMORY)
 
 
 def _trace(log: Log) -> None:

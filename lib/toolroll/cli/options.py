@@ -46,7 +46,7 @@ def section_of(param: click.Parameter) -> str:
 
 
 def setting_of(param: click.Parameter) -> str:
-    """The name of an option in a settings file, and behind TOOLROLL_ in the environment: that of its long form."""
+    """The name of an option in a settings file: that of its long form."""
     long = next((name for name in param.opts if name.startswith("--")), f"--{param.name}")
     return long[2:].replace("-", "_")
 

@@ -13,9 +13,10 @@ import click
 
 from toolroll.cli.at_once import config_text
 from toolroll.cli.ending import exit_code, hold_standard_streams
-from toolroll.cli.options import metavar_of, section_of, setting_of
+from toolroll.cli.options import metavar_of, section_of
 from toolroll.cli.standard import files_argument, standard_options
 from toolroll.cli.values import settings_of, shaping
+from toolroll.cli.variables import is_apart, variable_of
 from toolroll.errors import Stopped
 from toolroll.run.contract import Contract, Settings
 from toolroll.run.log import DEBUG, Log
@@ -59,7 +60,8 @@ class Tool(click.Command):
         for param in self.params:
             param.metavar = param.metavar or metavar_of(param)
             if isinstance(param, click.Option) and param.allow_from_autoenv:
-                param.envvar = f"TOOLROLL_{setting_of(param).upper()}"
+                param.envvar = variable_of(name, param)
+                param.allow_from_autoenv = not is_apart(name, param)  # there it is not made of the option's name alone
 
     # --- running
 
@@ -96,12 +98,17 @@ class Tool(click.Command):
         return exit_code(name, log, work)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read `args`, the environment and the settings file. No option that is a number takes NaN or Infinity."""
+        """Read `args`, the environment and the settings file.
+
+        No option that is a number takes NaN or Infinity, nor a whole number that no record of it could hold.
+        """
         rest = super().parse_args(ctx, args)
         for param in self.params:
             value = ctx.params.get(str(param.name))
             if isinstance(param.type, click.types.FloatParamType) and not _finite(value):
                 raise click.BadParameter("expected a finite number", ctx=ctx, param=param)
+            if isinstance(param.type, click.types.IntParamType) and not _fits(value):
+                raise click.BadParameter("expected a number of 64 bits", ctx=ctx, param=param)
         return rest
 
     def _call(self, **values: Any) -> None:
@@ -199,6 +206,11 @@ def _parameter_names(function: Callable[..., Any]) -> tuple[tuple[str, ...], boo
 def _finite(value: Any) -> bool:
     """Whether numbers, however many an option takes, are neither NaN nor infinite."""
     return all(map(_finite, value)) if isinstance(value, tuple) else value is None or math.isfinite(value)
+
+
+def _fits(value: Any) -> bool:
+    """Whether whole numbers, however many an option takes, have 64 bits."""
+    return all(map(_fits, value)) if isinstance(value, tuple) else value is None or -(2**63) <= value < 2**63
 
 
 def _dedented(text: str) -> str:

@@ -10,7 +10,7 @@ import orjson
 
 from toolroll.curriculum.state import HISTORY, State
 from toolroll.errors import ToolrollError
-from toolroll.io.filesystem import write_atomically
+from toolroll.io.filesystem import put
 
 
 def rows_of_history(directory: Path, frozen: Collection[str] = ()) -> Iterator[dict[str, Any]]:
@@ -29,10 +29,7 @@ def compact(state: State) -> None:
     """Keep what the journal says of the past as history, and cut it down to a line that says where it led to."""
     with state.writing():
         rows = b"".join(orjson.dumps(row) + b"\n" for row in rows_of_history(state.directory))
-        try:
-            write_atomically(state.directory / HISTORY, rows)
-        except OSError as error:
-            raise ToolrollError(error.strerror or str(error), place=str(state.directory / HISTORY)) from error
+        put(state.directory / HISTORY, rows)
         state.compact()
 
 

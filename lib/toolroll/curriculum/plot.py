@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from toolroll.errors import ToolrollError, UsageError
+from toolroll.errors import ToolrollError
+from toolroll.io.figures import write_figure
 
 NAMED = 24  #: arms that a legend has room for
 
@@ -43,12 +45,7 @@ def draw_schedule(history: list[dict[str, Any]], path: str) -> None:
         figure.legend(handles[::-1], labels[::-1], loc="outside right center", frameon=False, fontsize="small")
     else:
         figure.suptitle(f"{len(layers)} arms in the order of their names, from below", fontsize="medium")
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise ToolrollError(error.strerror or str(error), place=path) from error
-    except ValueError as error:
-        raise UsageError(str(error).partition("(")[0].strip(), place="--plot") from error
+    write_figure(figure, Path(path))
 
 
 def _layers(history: list[dict[str, Any]]) -> tuple[list[int], dict[str, list[float]]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from toolroll.cli import Tool
 from toolroll.docs.command_page import summary
 from toolroll.errors import ToolrollError
+from toolroll.roll import SYSTEMS
 
 _README_BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _TOML_BLOCK = re.compile(r"(# generated: ([\w-]+)\n).*?(# end\b)", re.DOTALL)
@@ -48,11 +49,11 @@ def roll_table(tools: Iterable[Tool]) -> str:
 
 
 def by_system(tools: Iterable[Tool]) -> dict[str, list[Tool]]:
-    """The commands of each system, in the order in which they come."""
-    systems: dict[str, list[Tool]] = {}
+    """The commands of each system, in the order in which they come; systems in that of `roll.SYSTEMS`."""
+    systems: dict[str, list[Tool]] = {name: [] for name in SYSTEMS}
     for tool in tools:
         systems.setdefault(tool.system or "all", []).append(tool)
-    return systems
+    return {name: members for name, members in systems.items() if members}
 
 
 def shared_data(pages: Iterable[str]) -> str:

@@ -9,7 +9,8 @@ import sys
 import click
 
 from toolroll.cli import Tool
-from toolroll.cli.options import section_of, setting_of
+from toolroll.cli.options import section_of
+from toolroll.cli.variables import variable_of
 from toolroll.docs.fields import Field, description_of, fields_of, type_text
 from toolroll.docs.records_page import add_field, meaning_of
 from toolroll.docs.roff import Page, bold, escape, inline, italic
@@ -165,7 +166,7 @@ def _add_environment(page: Page, tool: Tool, context: click.Context) -> None:
     own = [param for param in options if param.name not in tool.standard and "--help" not in param.opts]
     page.heading("ENVIRONMENT")
     if own:
-        names = ", ".join(f"`TOOLROLL_{setting_of(param).upper()}`" for param in own)
+        names = ", ".join(f"`{variable_of(str(tool.name), param)}`" for param in own)
         page.text(inline(f"{names} {'set the options of these names' if own[1:] else 'sets the option of that name'}."))
     page.prose("The command line goes before the environment, and that before `--config`; see toolroll(7).")
 

@@ -14,8 +14,9 @@ from toolroll.docs.roff import Page, bold, inline
 _TEXT = Path(__file__).with_name("toolroll-options.7.txt")
 _ABOUT = """
 An option means the same in every command that has it, so that it can be set for all of them at once, in the environment
-or in a settings file; see toolroll(7). This page has those that more than one command has, with the commands, but for
-the ones that all have. How much a command's own option leaves open, its choices and its default, is on its page.
+or in a settings file; see toolroll(7). The few of which this is not so have a variable of their own in each command.
+This page has those that more than one command has, with the commands, but for the ones that all have. How much a
+command's own option leaves open, its choices and its default, is on its page.
 """
 
 

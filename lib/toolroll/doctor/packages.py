@@ -84,7 +84,7 @@ def packages() -> Iterator[MachinePart]:
 
 
 def requirements() -> dict[str, str]:
-    """The versions that toolroll asks for, as its own metadata has them: of each package the bounds, as ">=5.16,<6"."""
+    """The versions that toolroll asks for, as its own metadata has them: of each package the bounds, as ">=5.18,<6"."""
     try:
         given = metadata.requires("toolroll") or []
     except metadata.PackageNotFoundError:

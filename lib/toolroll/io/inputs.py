@@ -96,8 +96,9 @@ class Reader:
     on what it has before it waits. A signal ends the lines early, like an end of input.
 
     `opens` maps the suffixes, in small letters, of files that are not lines to functions, each a text `module:name` so
-    that it is loaded when such a file is there: `name(path, data, paths)` gives the lines, without newline, that stand
-    for a file with these bytes among the inputs `paths`. It raises ToolrollError for a file it cannot read.
+    that it is loaded when such a file is there: `name(path, chunks, paths)` gives the lines, without newline, that
+    stand for a file with these bytes among the inputs `paths`. Bytes that it does not take are read past. It raises
+    ToolrollError for a file it cannot read.
     """
 
     def __init__(
@@ -167,12 +168,22 @@ class Reader:
 
     def _made(self, file: InputFile, made_by: str) -> Iterator[list[bytes]]:
         """The lines that a function makes of a file."""
-        data = b"".join(self._chunks(file))
-        if self._stop:  # there may be half of it
-            return
         module, _, name = made_by.partition(":")
-        for line in getattr(import_module(module), name)(file.path, data, tuple(one.path for one in self.files)):
-            yield [line]
+        chunks = self._whole(file)
+        try:
+            lines = getattr(import_module(module), name)(file.path, chunks, tuple(one.path for one in self.files))
+            made = [[line] for line in lines]
+            for _ in chunks:
+                pass
+        except Wake:
+            return
+        yield from made
+
+    def _whole(self, file: InputFile) -> Iterator[bytes]:
+        """The chunks of a file; Wake where a signal came, and there may be half of it."""
+        yield from self._chunks(file)
+        if self._stop:
+            raise Wake
 
     def _chunks(self, file: InputFile) -> Iterator[bytes]:
         first = True

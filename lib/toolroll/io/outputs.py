@@ -12,7 +12,6 @@ import fcntl
 import io
 import os
 import shutil
-import stat
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +23,7 @@ import msgspec
 
 from toolroll.errors import ToolrollError, UsageError
 from toolroll.io.compression import CHUNK, Compressor, decompressed, is_compressed, writer
-from toolroll.io.filesystem import identity_of, reason
+from toolroll.io.filesystem import identity_of, is_special, opened, reason
 from toolroll.io.inputs import InputFile
 
 Key = Callable[[bytes], tuple[bytes, ...]]
@@ -48,8 +47,10 @@ class Sink:
         try:
             if self.path is None:
                 self._raw = io.FileIO(1, "wb", closefd=False)
-            elif _is_special(self.path):
-                self._raw = io.FileIO(self.path, "wb")
+            elif is_special(self.path):
+                self._raw = opened(self.path)
+            elif os.path.isdir(self.path):  # noqa: PTH112
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             else:
                 self._part = Path(self.path + ".part" if atomic else os.path.realpath(self.path))
                 self._is_new = not self._part.exists()
@@ -263,13 +264,3 @@ def _identity(path: str | None) -> tuple[int, int] | None:
         return None if path is None else identity_of(os.stat(path))
     except (OSError, ValueError):  # a name that no file can have
         return None
-
-
-def _is_special(path: str) -> bool:
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return False
-    if stat.S_ISDIR(mode):
-        raise ToolrollError(os.strerror(errno.EISDIR), place=path)
-    return not stat.S_ISREG(mode)

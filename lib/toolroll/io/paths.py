@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from toolroll.errors import ToolrollError, UsageError
-from toolroll.io.filesystem import identity_of, reason
+from toolroll.io.filesystem import identity_of, is_special, reason
 
 Name = str | os.PathLike[str]
 
@@ -31,7 +31,7 @@ def check_apart(written: Iterable[Name | None], read: Iterable[Name | None]) -> 
 
     None, and "-" in `written`, are no files.
     """
-    outputs = [name for name in written if name is not None and os.fspath(name) != "-" and not _is_special(name)]
+    outputs = [name for name in written if name is not None and os.fspath(name) != "-" and not is_special(name)]
     for number, name in enumerate(outputs):
         if any(same_file(name, other) for other in outputs[:number]):
             raise UsageError("two outputs cannot be the same file", place=str(name))
@@ -43,6 +43,8 @@ def check_apart(written: Iterable[Name | None], read: Iterable[Name | None]) -> 
 
 def check_writable(path: Path) -> None:
     """ToolrollError where a file cannot be written whole at `path`: told before the work, not behind it."""
+    if is_special(path):
+        return
     if path.is_dir():
         raise ToolrollError("Is a directory", place=str(path))
     part = path.with_name(path.name + ".part")
@@ -54,11 +56,6 @@ def check_writable(path: Path) -> None:
             part.unlink()
     except OSError as error:
         raise ToolrollError(reason(error), place=str(path)) from error
-
-
-def _is_special(name: Name) -> bool:
-    """Whether there is a device or a pipe of this name, which nothing is lost in."""
-    return Path(name).exists() and not Path(name).is_file()
 
 
 def _is_stdin(name: Name) -> bool:

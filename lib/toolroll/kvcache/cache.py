@@ -31,9 +31,9 @@ from transformers.masking_utils import sdpa_mask
 
 from toolroll.errors import ToolrollError
 from toolroll.kvcache.block import quantize
-from toolroll.kvcache.calibration import calibrated
 from toolroll.kvcache.postscale import Codes, codes_of, outputs, scores
 from toolroll.kvcache.scheme import Part, Scheme
+from toolroll.kvcache.score_map import calibrated
 from toolroll.kvcache.spans import Mask
 
 NAME = "kvquant"  #: of the attention function among those of transformers

@@ -10,11 +10,12 @@ from typing import Literal
 import numpy as np
 
 from toolroll.kvcache.block import Backend, dequantize, quantize
-from toolroll.kvcache.calibration import F64, GRID, Tau, calibrated
-from toolroll.kvcache.container import PARTS, Choose, KVFile
+from toolroll.kvcache.kvfile import PARTS, KVFile
 from toolroll.kvcache.metrics import divergence, scores_of, softmax
+from toolroll.kvcache.packing import Choose
 from toolroll.kvcache.ranges import F32
 from toolroll.kvcache.report import check_whole, queries_of
+from toolroll.kvcache.score_map import F64, GRID, Tau, calibrated
 from toolroll.kvcache.spans import Mask
 
 By = Literal["output", "kl"]

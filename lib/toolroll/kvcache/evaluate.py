@@ -19,7 +19,7 @@ from torch import Tensor
 from toolroll.errors import RowError
 from toolroll.io.rows import Row
 from toolroll.kvcache.cache import cache_name, packed_attention
-from toolroll.kvcache.compared import Compared, compared, held_bytes
+from toolroll.kvcache.caches import Compared, compared, held_bytes
 from toolroll.kvcache.running import Prompts, Read
 from toolroll.kvcache.spans import Mask
 from toolroll.models.padded import Asked, Written

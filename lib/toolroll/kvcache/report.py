@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolroll.kvcache.block import check_finite
-from toolroll.kvcache.container import Choose, KVFile
+from toolroll.kvcache.kvfile import KVFile
 from toolroll.kvcache.metrics import Looks, made_up, of_head, of_outputs, of_scores, scores_of
+from toolroll.kvcache.packing import Choose
 from toolroll.kvcache.ranges import F32
 from toolroll.kvcache.scheme import Part
 from toolroll.kvcache.spans import Mask

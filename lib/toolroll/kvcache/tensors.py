@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolroll.errors import ToolrollError, UsageError
+from toolroll.io.filesystem import is_special
+from toolroll.io.tensors import head_of
 
 Array = NDArray[Any]
 TYPES: dict[str, Any] = {
@@ -154,18 +157,23 @@ class TensorWriter:
             size = int(np.prod(shape, dtype=np.int64)) * np.dtype(TYPES[kind]).itemsize
             header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [end, end + size]}
             end += size
-        text = json.dumps(header, separators=(",", ":")).encode()
-        self._header = text + b" " * (-len(text) % 8)
+        self._head = head_of(header)
         self._end = end
         self._digest = hashlib.blake2b(digest_size=16)
         self._written = 0
         self._synced = synced
 
     def __enter__(self) -> Self:
+        if is_special(self.path):
+            raise ToolrollError("is no regular file", place=str(self.path))
         try:
             self._file = open(self._part, "wb")
-            self._file.write(len(self._header).to_bytes(8, "little") + self._header)
         except OSError as error:
+            raise ToolrollError(error.strerror or str(error), place=str(self.path)) from error
+        try:
+            self._file.write(self._head)
+        except OSError as error:
+            self._drop()
             raise ToolrollError(error.strerror or str(error), place=str(self.path)) from error
         return self
 
@@ -183,18 +191,27 @@ class TensorWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self._file.close()
-            self._part.unlink(missing_ok=True)
+            self._drop()
             return
         assert self._written == self._end, "a file of tensors got other data than its header says"
         digest = self._digest.hexdigest().encode()
-        self._file.seek(8)
-        self._file.write(self._header.replace(_NO_DIGEST.encode(), digest, 1))
-        self._file.flush()
-        if self._synced:
-            os.fsync(self._file.fileno())
-        self._file.close()
-        self._part.replace(self.path)
+        try:
+            self._file.seek(0)
+            self._file.write(self._head.replace(_NO_DIGEST.encode(), digest, 1))
+            self._file.flush()
+            if self._synced:
+                os.fsync(self._file.fileno())
+            self._file.close()
+            self._part.replace(self.path)
+        except OSError as failure:
+            self._drop()
+            raise ToolrollError(failure.strerror or str(failure), place=str(self.path)) from failure
+
+    def _drop(self) -> None:
+        """Close what was written and leave none of it."""
+        with suppress(OSError):  # what a full disk did not take, it does not take now
+            self._file.close()
+        self._part.unlink(missing_ok=True)
 
 
 def check_apart(source: Path, target: Path) -> None:

@@ -10,7 +10,7 @@ from toolroll.errors import RowError
 from toolroll.io.rows import Row
 from toolroll.models.answers import Prompter
 from toolroll.models.base import Codec, Message, Sampling
-from toolroll.models.images import folder_of, with_places
+from toolroll.models.images import image_files, with_places
 from toolroll.models.padded import Asked
 from toolroll.models.pictures import in_text
 from toolroll.models.vision import chat_text, check_parts, processed
@@ -42,15 +42,12 @@ class PromptReader:
 
     def __call__(self, row: Row[Any], sampling: Sampling) -> Asked:
         """What `row` asks. RowError where it asks nothing, or more than the model can read."""
-        names = row.view.images or []
-        if names and self._processor is None:
+        files = image_files(row.view, row.place, self._folder)
+        if files and self._processor is None:
             raise RowError("the row has images, and the model takes none")
-        if names:
-            self._images = len(names)
-            text = self._pictured(row)
-            ids, features = processed(
-                self._processor, text, [(self._folder or folder_of(row.place)) / name for name in names]
-            )
+        if files:
+            self._images = len(files)
+            ids, features = processed(self._processor, self._pictured(row), files)
             asked = Asked(ids, sampling, features)
         else:
             asked = Asked(self._codec.encode(self._text(row)), sampling)

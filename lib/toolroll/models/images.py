@@ -1,4 +1,4 @@
-"""Images in files: opened, turned upright, in red, green and blue; and their places in messages."""
+"""Images in files: opened, turned upright, in red, green and blue; their names in rows, their places in messages."""
 
 from __future__ import annotations
 
@@ -15,8 +15,34 @@ from typing import Any
 from toolroll.errors import RowError, ToolrollError
 
 MOST_PIXELS = 89_478_485  #: a quarter of a GiB in RGB; a larger file is taken for one made to fill the memory
+MOST_BYTES = 8 * MOST_PIXELS  #: the same in four channels of 16 bits, uncompressed
 _DESCRIPTORS = ("/dev/stdin", "/dev/fd/", "/proc/")  # names of what the shell has opened for us
 _AS_THEY_ARE = {"JPEG": "image/jpeg", "PNG": "image/png"}  # what every server reads
+
+
+def pillow() -> Any:
+    """The module PIL.Image, which says nothing on stderr. ToolrollError, with how to install it, where it is not there.
+
+    What is wrong with a file its readers raise; what they warn of, or log besides, is no line of ours.
+    """
+    import logging  # which no command needs to start
+
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ToolrollError("images need Pillow: pip install pillow") from error
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    log = logging.getLogger("PIL")
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())
+    return Image
+
+
+def check_bytes(path: Path) -> None:
+    """RowError for a file larger than an image can be, since some readers take it into memory before they look."""
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise RowError(f"{path}: {size} bytes, more than {MOST_BYTES}")
 
 
 def open_image(path: Path) -> Any:
@@ -43,14 +69,12 @@ def data_url(path: Path) -> str:
 
 def _opened(path: Path) -> tuple[Any, str | None]:
     """The image, and the media type of the file where it holds just that."""
+    module = pillow()
+    from PIL import ExifTags, ImageOps
+
     try:
-        from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-    except ImportError as error:
-        raise ToolrollError("images need pillow: pip install pillow") from error
-    # Pillow warns on stderr of what is refused below
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    try:
-        with Image.open(path) as image:
+        check_bytes(path)
+        with module.open(path) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise RowError(f"{path}: {image.width} x {image.height} pixels, more than {MOST_PIXELS}")
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
@@ -58,9 +82,9 @@ def _opened(path: Path) -> tuple[Any, str | None]:
             kind = _AS_THEY_ARE.get(image.format or "") if as_it_is else None
             sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
             return _in_rgb(ImageOps.exif_transpose(image) if turned else image, sixteen, path), kind
-    except UnidentifiedImageError as error:
+    except module.UnidentifiedImageError as error:
         raise RowError(f"{path}: {'not an image' if path.stat().st_size else 'the file is empty'}") from error
-    except Image.DecompressionBombError as error:
+    except module.DecompressionBombError as error:
         raise RowError(f"{path}: more than {MOST_PIXELS} pixels") from error
     except ToolrollError:
         raise
@@ -110,6 +134,34 @@ def places(messages: Iterable[Mapping[str, Any]]) -> int:
     """How many images messages have places for."""
     contents = [message.get("content") for message in messages]
     return sum(part.get("type") == "image" for parts in contents if isinstance(parts, list) for part in parts)
+
+
+class Names:
+    """A record's fields with the names of image files, as attributes."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self.images, self.image = fields.get("images"), fields.get("image")
+        self.image_path = fields.get("image_path")
+
+
+def image_names(view: Any) -> list[str]:
+    """The names of a row's image files, by any of the names that data sets have for them. RowError for what is none.
+
+    >>> image_names(Names({"images": ["a.png", "b.png"]})), image_names(Names({"image": {"path": "a.png"}}))
+    (['a.png', 'b.png'], ['a.png'])
+    """
+    given = view.images or (view.image if view.image is not None else view.image_path)
+    names = [] if given is None else given if isinstance(given, list) else [given]
+    found = [name.get("path") if isinstance(name, dict) else name for name in names]
+    sound = [name for name in found if isinstance(name, str) and name]
+    if len(sound) < len(found):
+        raise RowError("an image is neither a path nor an object with its `path`")
+    return sound
+
+
+def image_files(view: Any, place: str, folder: Path | None) -> list[Path]:
+    """The files of a row's images, in `folder` or that of the row's file. RowError for what is none."""
+    return [(folder or folder_of(place)) / name for name in image_names(view)]
 
 
 def folder_of(place: str) -> Path:

@@ -89,7 +89,7 @@ def load_causal_lm(
 
     place = find_model(name, notify)
     base = find_model(base_of(Path(place)), notify) if is_adapter(place) else place
-    with _one_line_errors(name), quiet():
+    with loading("a causal language model", name), quiet():
         words = AutoTokenizer.from_pretrained(
             tokenizer or (place if base == place or _has_tokenizer(place) else base),
             trust_remote_code=trust_remote_code,
@@ -209,7 +209,11 @@ def _has_tokenizer(place: str) -> bool:
 
 
 @contextmanager
-def _one_line_errors(place: str) -> Iterator[None]:
+def loading(kind: str, place: str) -> Iterator[None]:
+    """Tell in one line why `place` cannot be loaded as `kind`: what transformers and the like raise, as ToolrollError.
+
+    A lack of memory is no fault of what is loaded, and told as what it is.
+    """
     from safetensors import SafetensorError
 
     known = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ImportError, RuntimeError)
@@ -219,7 +223,7 @@ def _one_line_errors(place: str) -> Iterator[None]:
         if isinstance(error, RuntimeError) and "memory" in str(error).lower():
             raise
         reason = first_line(error).rstrip(" .")
-        raise ToolrollError(f"cannot be loaded as a causal language model: {reason}", place=place) from error
+        raise ToolrollError(f"cannot be loaded as {kind}: {reason}", place=place) from error
 
 
 def whole(loaded: tuple[Any, dict[str, Any]]) -> Any:
@@ -259,7 +263,7 @@ def quiet() -> Iterator[None]:
 def _convert(path: Path, folder: Path) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
     try:
-        with _one_line_errors(str(path)), quiet(), _one_parse():
+        with loading("a causal language model", str(path)), quiet(), _one_parse():
             _write_folder(path, scratch)
         scratch.chmod(0o755)
         scratch.rename(folder)

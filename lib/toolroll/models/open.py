@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolroll.errors import ToolrollError, UsageError, first_line
+from toolroll.errors import UsageError
 from toolroll.models.base import Codec, TextEngine
 
 if TYPE_CHECKING:
@@ -239,12 +239,9 @@ def _codec(wanted: Wanted) -> Codec:
     from transformers import AutoTokenizer
 
     from toolroll.models.codec import HFCodec
-    from toolroll.models.load import find_model
+    from toolroll.models.load import find_model, loading
 
     assert wanted.tokenizer is not None
     place = find_model(wanted.tokenizer, wanted.notify)
-    try:
+    with loading("a tokenizer", wanted.tokenizer):
         return HFCodec(AutoTokenizer.from_pretrained(place, trust_remote_code=wanted.trust_remote_code))
-    except (OSError, ValueError, KeyError) as error:
-        why = first_line(error)
-        raise ToolrollError(f"cannot be loaded as a tokenizer: {why}", place=wanted.tokenizer) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +109,7 @@ class SamplingOptions:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PromptOptions:
     """The values of the options that say what a row asks."""
 
@@ -123,10 +123,16 @@ class PromptOptions:
 
     def prompter(self, chat: Callable[[list[Message]], str]) -> Prompter:
         """How a row becomes a prompt; `chat` makes the text of messages."""
-        from toolroll.models.answers import Prompter, read_template
+        from toolroll.models.answers import Prompter
 
-        template = read_template(self.prompt_file) if self.prompt_file is not None else None
-        return Prompter(chat, template, self.system, self.raw_prompt)
+        return Prompter(chat, self._template, self.system, self.raw_prompt)
+
+    @cached_property
+    def _template(self) -> str | None:
+        """The text of the file, which is read once: it may be a pipe."""
+        from toolroll.models.answers import read_template
+
+        return read_template(self.prompt_file) if self.prompt_file is not None else None
 
 
 @dataclass(frozen=True, slots=True)

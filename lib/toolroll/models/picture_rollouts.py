@@ -11,7 +11,7 @@ from toolroll.errors import RowError
 from toolroll.io.rows import Row
 from toolroll.models.answers import FINISH, Prompter
 from toolroll.models.base import Completion, Message, Sampling
-from toolroll.models.images import folder_of
+from toolroll.models.images import image_files
 from toolroll.models.options import ModelOptions, PolicyOptions
 from toolroll.models.pictures import ImageTextEngine, Request, in_text, placed
 from toolroll.models.policy import PolicyVersion, current_policy
@@ -97,8 +97,7 @@ class PictureRollouts:
                 yield _Task(row, number, seed, request, done)
 
     def _request(self, row: Row[Any], seed: int) -> Request:
-        folder = self.folder or folder_of(row.place)
-        images = tuple(folder / name for name in row.view.images or ())
+        images = image_files(row.view, row.place, self.folder)
         messages: list[Message] = self.prompter.messages(row)
         return Request(messages, self.draw(seed), images)
 

@@ -24,8 +24,8 @@ from toolroll.models.base import Completion, Finish, Generate, Message, Sampling
 from toolroll.models.codec import HFCodec
 from toolroll.models.device import is_out_of_memory
 from toolroll.models.load import Loaded, load_causal_lm
-from toolroll.models.rows import Line, RowTable, Turn, common_prefix
 from toolroll.models.sampling import StopWatch, sample
+from toolroll.models.slot_rows import Line, RowTable, Turn, common_prefix
 from toolroll.models.slots import ATTENTION, Packing, Slots, Stretch
 
 _LEAST_GAIN = 16  # tokens: wait for another prompt to be read when at least so many more could then be copied

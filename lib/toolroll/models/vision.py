@@ -13,10 +13,9 @@ from toolroll.errors import RowError, ToolrollError, first_line
 from toolroll.models.adapters import is_adapter
 from toolroll.models.codec import HFCodec
 from toolroll.models.device import Device
-from toolroll.models.images import folder_of as folder_of
 from toolroll.models.images import open_image as open_image
 from toolroll.models.images import with_places as with_places
-from toolroll.models.load import Loaded, find_model, quiet, short_name, weights_id, whole
+from toolroll.models.load import Loaded, find_model, loading, quiet, short_name, weights_id, whole
 from toolroll.models.videos import without_videos
 
 TOKEN_FEATURES = ("token_type_ids", "mm_token_type_ids")  #: one number a token of the text
@@ -63,19 +62,16 @@ def load_image_text(
 
     place = find_model(name, notify)
     processor = load_processor(name, notify, trust_remote_code=trust_remote_code)
-    try:
-        with quiet():
-            model = whole(
-                AutoModelForImageTextToText.from_pretrained(
-                    place,
-                    dtype=getattr(torch, device.dtype),
-                    trust_remote_code=trust_remote_code,
-                    output_loading_info=True,
-                )
+    with loading("an image-text model", name), quiet():
+        model = whole(
+            AutoModelForImageTextToText.from_pretrained(
+                place,
+                dtype=getattr(torch, device.dtype),
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
             )
-            model.to(device.name)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise ToolrollError(f"cannot be loaded as an image-text model: {first_line(error)}", place=name) from error
+        )
+        model.to(device.name)
     ends = getattr(model.generation_config, "eos_token_id", None)
     codec = HFCodec(processor.tokenizer, ends if isinstance(ends, list) else [] if ends is None else [ends])
     return Loaded(model.eval(), codec, short_name(name), weights_id(place, model), device, processor)

@@ -29,7 +29,7 @@ _PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "float32":
 _TWIN = {"token_ids": "logprobs", "logprobs": "token_ids"}
 
 
-def lines(path: str, data: bytes, given: tuple[str, ...]) -> Iterator[bytes]:
+def lines(path: str, chunks: Iterator[bytes], given: tuple[str, ...]) -> Iterator[bytes]:
     """The run record of a file and its twin as a line of JSON; of two twins among `given`, the ids' file has it."""
     name = _NAME.fullmatch(PurePath(path).name)
     if name is None:
@@ -44,7 +44,7 @@ def lines(path: str, data: bytes, given: tuple[str, ...]) -> Iterator[bytes]:
             other = file.read()
     except OSError as error:
         raise ToolrollError(f"its twin {PurePath(twin).name} cannot be read: {error.strerror}", place=path) from error
-    tensors = {kind: _tensor(data, path, kind), _TWIN[kind]: _tensor(other, twin, _TWIN[kind])}
+    tensors = {kind: _tensor(b"".join(chunks), path, kind), _TWIN[kind]: _tensor(other, twin, _TWIN[kind])}
     ids, logs = tensors["token_ids"], tensors["logprobs"]
     if ids.shape != logs.shape:
         raise ToolrollError(f"is {_shape(tensors[kind])}, its twin {_shape(tensors[_TWIN[kind]])}", place=path)

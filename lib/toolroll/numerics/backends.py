@@ -54,6 +54,7 @@ class Transformers:
         self._stopped = stopped
         self._trust = trust_remote_code
         self._held: tuple[Any, Any] | None = None  # what was asked for, and the model made for it
+        self._told = False  # that the processor has no fused multiply-add
 
     def __call__(self, setting: Setting) -> Prepared:
         """The model for `setting`, on as many threads as that says. ToolrollError when it cannot be."""
@@ -65,7 +66,7 @@ class Transformers:
 
         torch.set_num_threads(setting.threads or self._device.threads)
         if setting.linear == "auto":
-            setting = replace(setting, linear="blocked" if self._device.is_cuda else "fused")
+            setting = replace(setting, linear=self._linear(setting.precision))
         keep = None if setting.keep == "auto" else setting.keep
         wanted = Precision(setting.precision, keep, setting.linear, setting.tp, setting.attention)
         if self._held is None or self._held[0] != wanted:
@@ -113,6 +114,20 @@ class Transformers:
             **environment(self._device, "transformers", *_compilers(setting, self._device)),
         }
         return Prepared(batches.write, loaded.codec, loaded.processor, most, config, ready.weight_bytes)
+
+    def _linear(self, precision: str) -> str:
+        """The linear layer of layercast where none is asked for."""
+        if self._device.is_cuda:
+            return "blocked"
+        if precision == "layercast":
+            from toolroll.numerics.fused_cpu import is_possible
+
+            if not is_possible():
+                if not self._told:
+                    self._log.note("--linear blocked: the processor has no fused multiply-add")
+                self._told = True
+                return "blocked"
+        return "fused"
 
 
 def _compilers(setting: Setting, device: Device) -> tuple[str, ...]:

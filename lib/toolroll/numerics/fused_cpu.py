@@ -81,10 +81,15 @@ def fused_linear(x: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
+def is_possible() -> bool:
+    """Whether this processor has a fused multiply-add; those that are not x86 do."""
+    return "x86" not in _TRIPLE or "+fma" in _FEATURES
+
+
 @cache
 def _kernel() -> Callable[..., None]:
     """The machine code of `_product`, kept in numba's cache where there is a place to write."""
-    if "x86" in _TRIPLE and "+fma" not in _FEATURES:
+    if not is_possible():
         raise UsageError("fused needs a processor with fused multiply-add: take blocked", place="how")
     signature = numba.void(*[numba.intp] * 10, numba.boolean)
     try:

@@ -11,8 +11,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from toolroll.errors import ToolrollError, UsageError
-from toolroll.io.filesystem import write_atomically
+from toolroll.errors import UsageError
+from toolroll.io.filesystem import put
 from toolroll.numerics.configs import Config, fields_of, matches
 from toolroll.numerics.divergence import common_prefix
 from toolroll.numerics.report import filled, for_people
@@ -62,10 +62,7 @@ def write_page(
     parts = [head("repro-report", _STYLE), "<h1>How far the answers differ</h1>\n", table(for_people(report))]
     for group, row in zip(runs.groups, report, strict=bool(runs.groups)):
         parts += _group(runs, group, row, chosen, most)
-    try:
-        write_atomically(Path(path), "".join(parts).encode(errors="replace"))
-    except OSError as error:
-        raise ToolrollError(error.strerror or str(error), place=path) from error
+    put(Path(path), "".join(parts).encode(errors="replace"))
 
 
 def _side(runs: Runs, text: str | None, place: str) -> dict[str, str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from toolroll.errors import ToolrollError, UsageError
+from toolroll.errors import ToolrollError
+from toolroll.io.figures import write_figure
 from toolroll.numerics.divergence import std
 from toolroll.numerics.report import gaps_at_divergence, lengths_of
 from toolroll.numerics.runs import Group, Runs
@@ -37,12 +39,7 @@ def draw(runs: Runs, path: str) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     handles = [Patch(color=colour, label=name_of(group)) for group, colour in groups]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise ToolrollError(error.strerror or str(error), place=path) from error
-    except ValueError as error:
-        raise UsageError(str(error).partition("(")[0].strip(), place="--plot") from error
+    write_figure(figure, Path(path))
 
 
 def name_of(group: Group) -> str:

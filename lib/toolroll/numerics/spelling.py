@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from toolroll.errors import ToolrollError, first_line
-
 __all__ = ["Speller", "speller"]
 
 Speller = Callable[[Sequence[int]], str]
@@ -19,14 +17,10 @@ def speller(name: str, notify: Callable[[str], None] = lambda _: None) -> Spelle
     from transformers import AutoTokenizer
 
     from toolroll.models.codec import HFCodec
-    from toolroll.models.load import find_model, quiet
+    from toolroll.models.load import find_model, loading, quiet
 
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(find_model(name, notify), trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        why = first_line(error)
-        raise ToolrollError(f"cannot be loaded as a tokenizer: {why}", place=name) from error
+    with loading("a tokenizer", name), quiet():
+        tokenizer = AutoTokenizer.from_pretrained(find_model(name, notify), trust_remote_code=False)
     pieces = HFCodec(tokenizer).pieces()
     special = {index: str(token) for token, index in tokenizer.get_vocab().items() if pieces[index] is None}
 

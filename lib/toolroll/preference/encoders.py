@@ -17,7 +17,7 @@ from torch import Tensor
 
 from toolroll.errors import ToolrollError, first_line
 from toolroll.models.device import Device, is_out_of_memory
-from toolroll.models.load import find_model, quiet, short_name, weights_id, whole
+from toolroll.models.load import find_model, loading, quiet, short_name, weights_id, whole
 
 OPEN_CLIP = "open_clip:"
 GLANCE = "glance"
@@ -69,20 +69,17 @@ class Transformers:
     def __init__(self, name: str, place: str, device: Device, *, trust_remote_code: bool = False) -> None:
         from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-        try:
-            with quiet():
-                self._words = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
-                self._pictures = AutoImageProcessor.from_pretrained(place, trust_remote_code=trust_remote_code)
-                model = whole(
-                    AutoModel.from_pretrained(
-                        place,
-                        dtype=getattr(torch, device.dtype),
-                        trust_remote_code=trust_remote_code,
-                        output_loading_info=True,
-                    )
+        with loading("an encoder", name), quiet():
+            self._words = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+            self._pictures = AutoImageProcessor.from_pretrained(place, trust_remote_code=trust_remote_code)
+            model = whole(
+                AutoModel.from_pretrained(
+                    place,
+                    dtype=getattr(torch, device.dtype),
+                    trust_remote_code=trust_remote_code,
+                    output_loading_info=True,
                 )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-            raise ToolrollError(f"cannot be loaded as an encoder: {first_line(error)}", place=name) from error
+            )
         if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
             raise ToolrollError("is no model of images and texts, as CLIP and SigLIP are", place=name)
         self._model = model.to(device.name).eval()

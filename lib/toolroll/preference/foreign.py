@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from toolroll.errors import RowError
-from toolroll.models.images import places, with_places
-from toolroll.preference.scoring import Names, image_names
+from toolroll.models.images import Names, image_names, places, with_places
 from toolroll.preference.texts import text_of
 
 Form = Literal["trl", "rlaifv", "llava"]

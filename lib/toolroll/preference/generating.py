@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolroll.errors import RowError, ToolrollError
-from toolroll.models.images import folder_of, places, with_places
+from toolroll.models.images import Names, folder_of, image_names, places, with_places
 from toolroll.preference.foreign import answered, asked, in_form
 from toolroll.preference.options import GenerationOptions
-from toolroll.preference.scoring import Names, image_names
 from toolroll.preference.strength import Answer, Plan, planned
 from toolroll.preference.texts import text_of
 from toolroll.preference.uncond import read_uncond

@@ -18,7 +18,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from toolroll.errors import RowError
-from toolroll.preference.scoring import Names, image_paths
+from toolroll.models.images import Names
+from toolroll.preference.scoring import image_paths
 from toolroll.preference.sentences import ended
 from toolroll.preference.texts import text_of
 from toolroll.preference.work import Work

@@ -156,8 +156,8 @@ class Scorer:
         for path in dict.fromkeys(paths):
             try:
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            except OSError as error:
-                found[path] = RowError(f"{path}: {error.strerror or error}")
+            except (OSError, ValueError) as error:  # no such file, or no name of one
+                found[path] = RowError(f"{path}: {getattr(error, 'strerror', None) or error}")
                 continue
             keys[path] = cache_key("clip-image", self.encoder.weights_id, {}, digest)
         known = {} if self._cache is None else self._cache.get_many(keys.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -123,33 +123,12 @@ def scored(
     return made
 
 
-class Names:
-    """A record's fields with the names of image files, as attributes."""
-
-    def __init__(self, fields: Mapping[str, Any]) -> None:
-        self.images, self.image = fields.get("images"), fields.get("image")
-        self.image_path = fields.get("image_path")
-
-
 def image_paths(view: Any, place: str, folder: Path | None) -> list[Path]:
     """The files of a row's images, in `folder` or that of the row's file. RowError where there is none."""
     from toolroll.errors import RowError
-    from toolroll.models.images import folder_of
+    from toolroll.models.images import image_files
 
-    names = image_names(view)
-    if not names:
+    found = image_files(view, place, folder)
+    if not found:
         raise RowError("no `images` and no `image`")
-    return [(folder or folder_of(place)) / name for name in names]
-
-
-def image_names(view: Any) -> list[str]:
-    """The names of a row's image files, by any of the names that data sets have for them. RowError for what is none."""
-    from toolroll.errors import RowError
-
-    given = view.images or (view.image if view.image is not None else view.image_path)
-    names = [] if given is None else given if isinstance(given, list) else [given]
-    found = [name.get("path") if isinstance(name, dict) else name for name in names]
-    sound = [name for name in found if isinstance(name, str) and name]
-    if len(sound) < len(found):
-        raise RowError("an image is neither a path nor an object with its `path`")
-    return sound
+    return found

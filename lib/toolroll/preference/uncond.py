@@ -19,8 +19,7 @@ from pathlib import Path
 import orjson
 
 from toolroll.errors import RowError, ToolrollError, UsageError
-from toolroll.models.images import folder_of
-from toolroll.preference.scoring import Names, image_names
+from toolroll.models.images import Names, folder_of, image_names
 
 STEPS = 1000
 

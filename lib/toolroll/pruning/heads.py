@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -64,19 +63,12 @@ def write_mask(path: Path, mask: HeadMask, scores: Sequence[Sequence[float]] | N
     from safetensors.numpy import save
 
     from toolroll.io.filesystem import write_atomically
+    from toolroll.io.tensors import in_order
 
     tensors = {NAME: np.array(mask.heads, dtype=bool)}
     if scores is not None:
         tensors["ratios"] = np.array(scores, dtype=np.float32)
-    write_atomically(path, _in_order(save(tensors, metadata=dict(mask.about))))
-
-
-def _in_order(data: bytes) -> bytes:
-    """A safetensors file with its header sorted: the library writes metadata in another order each time."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + data[end:]
+    write_atomically(path, in_order(save(tensors, metadata=dict(mask.about))))
 
 
 def ratios(attention: Sequence[Sequence[Sequence[float]]], visual: Sequence[int]) -> list[float]:

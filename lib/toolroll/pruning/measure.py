@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import torch
@@ -47,9 +46,7 @@ class Meter:
             layer.self_attn.vprune_meter = self
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.model.set_attn_implementation({self.parts.text_key: self._before})
         for layer in self.parts.layers:
             del layer.self_attn.vprune_meter

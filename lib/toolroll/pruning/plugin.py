@@ -4,8 +4,8 @@ It hangs on what transformers offers: an attention function of its own, forward 
 weight is copied or changed. In a pass with images
 
     the attention      looks at what the plan leaves, for text and for visual queries apart (`attention`)
-    q, k, v, o         are computed for visual tokens in active heads only (`rows`)
-    the net            for visual tokens in its first neurons only (`rows`)
+    q, k, v, o         are computed for visual tokens in active heads only (`linear`)
+    the net            for visual tokens in its first neurons only (`linear`)
     layers from a cut  get text tokens only; the last norm gives zeros in the place of the others
 
 and in every later pass, of a token or of another prompt, the cache holds for each layer what it may look at.
@@ -16,7 +16,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Self, cast
 
 import torch
@@ -30,8 +29,8 @@ from toolroll.pruning.attention import Heads, View, heads_of, kept, split_heads
 from toolroll.pruning.authors import simulated
 from toolroll.pruning.cached import Held, KeptLayer, Memory, Record, SplitLayer, split
 from toolroll.pruning.choosing import chosen, looked_at
+from toolroll.pruning.linear import sliced_net, split_input, split_output
 from toolroll.pruning.plan import Plan
-from toolroll.pruning.rows import sliced_net, split_input, split_output
 from toolroll.pruning.spans import SIZES, Marks, image_token, marked_again
 from toolroll.pruning.stages import between, their_own, turns_of
 from toolroll.pruning.support import PROJECTIONS, parts_of, window_of
@@ -83,9 +82,7 @@ class Pruner:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.remove()
 
     def remove(self) -> None:

@@ -11,9 +11,10 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from toolroll.records.base import Arm, Count, Id, Positive, Record, Safe, field_types, view
+from toolroll.records.base import IMAGE_FIELDS, Arm, Count, Id, Positive, Record, Safe, field_types, view
 
 __all__ = [
+    "IMAGE_FIELDS",
     "Arm",
     "Count",
     "Id",

@@ -2,7 +2,18 @@
 
 from typing import Annotated, Any, Literal
 
-from toolroll.records.base import Count, Id, Positive, Record, Safe, said
+from toolroll.records.base import (
+    Count,
+    Id,
+    Logprobs,
+    LossMask,
+    Positive,
+    PromptIds,
+    Record,
+    ResponseIds,
+    Safe,
+    said,
+)
 from toolroll.records.training import Pair
 
 
@@ -209,20 +220,10 @@ class AskedSet(HypothesisSet, kw_only=True, frozen=True):
     parser: Annotated[Literal["robust", "authors"] | None, said("How replies were read.")] = None
     prompt: Annotated[str, said("What the model was given, as text.")] = ""
     response: Annotated[str, said("All that follows the prompt: the model's text and what was injected into it.")] = ""
-    prompt_ids: Annotated[list[int] | None, said("Token ids of the prompt.")] = None
-    response_ids: Annotated[
-        list[int] | None, said("Token ids of the response, as sampled and injected, never re-tokenized.")
-    ] = None
-    loss_mask: Annotated[list[int] | None, said("For each response token: 1 = written by the model, 0 = injected.")] = (
-        None
-    )
-    logprobs: Annotated[
-        list[float] | None,
-        said(
-            "For each response token: log-probability in nats under the policy at the sampling temperature; "
-            "0 where injected."
-        ),
-    ] = None
+    prompt_ids: PromptIds = None
+    response_ids: ResponseIds = None
+    loss_mask: LossMask = None
+    logprobs: Logprobs = None
 
 
 class HypothesisPair(Pair, kw_only=True, frozen=True):

@@ -19,6 +19,24 @@ Positive = Annotated[float, Meta(ge=0)]
 Safe = Annotated[float, Meta(ge=-1e100, le=1e100)]  # sums and squares of it are finite
 Arm = Annotated[str, Meta(min_length=1)]
 
+Images = Annotated[list[str] | None, said("Paths of the prompt's images, in order.")]
+Image = Annotated[Any, said("Where there are no `images`: the path of one image, or an object with its `path`.")]
+ImagePath = Annotated[str | None, said("Another name for `image`.")]
+IMAGE_FIELDS = ("images", "image", "image_path")  #: which `models.images.image_names` reads together
+
+PromptIds = Annotated[list[int] | None, said("Token ids of the prompt.")]
+ResponseIds = Annotated[
+    list[int] | None, said("Token ids of the response, as sampled and injected, never re-tokenized.")
+]
+LossMask = Annotated[list[int] | None, said("For each response token: 1 = written by the model, 0 = injected.")]
+Logprobs = Annotated[
+    list[float] | None,
+    said(
+        "For each response token: log-probability in nats under the policy at the sampling temperature; "
+        "0 where injected."
+    ),
+]
+
 
 class Record(msgspec.Struct, kw_only=True, frozen=True, gc=False, omit_defaults=True):
     """A kind of row, or a part of one."""

@@ -48,8 +48,13 @@ class NvsTrainedScene(Record, kw_only=True, frozen=True):
     scene: Annotated[str, said("Name of the scene.")]
     seen: Annotated[bool, said("Whether it is learned from.")]
     n_images: Annotated[Count, said("Test photos that were scored.")]
-    psnr_db: Annotated[float, said("Mean PSNR.")]
-    ssim: Annotated[float | None, said("Mean SSIM, windows inside the photos.")]
+    psnr_db: Annotated[
+        float | None,
+        said("Mean PSNR, without photos met exactly and those that a mask leaves nothing of; null without any other."),
+    ]
+    ssim: Annotated[
+        float | None, said("Mean SSIM, windows inside the photos; null where their size or a mask leaves none.")
+    ]
 
 
 class NvsStep(Record, kw_only=True, frozen=True):
@@ -59,8 +64,12 @@ class NvsStep(Record, kw_only=True, frozen=True):
     loss: Annotated[float, said("What was minimised; mean since the row before.")]
     n_gaussians: Annotated[Count | None, said("3dgs: Gaussians after the step.")] = None
     sh_degree: Annotated[Count | None, said("3dgs: degree of the harmonics of colours in this step.")] = None
-    psnr_db: Annotated[float | None, said("Mean PSNR of the test photos, where they were scored.")] = None
-    ssim: Annotated[float | None, said("Mean SSIM of the test photos, windows inside them.")] = None
+    psnr_db: Annotated[
+        float | None, said("Mean PSNR of the test photos, where they were scored; null where none has a finite one.")
+    ] = None
+    ssim: Annotated[
+        float | None, said("Mean SSIM of the test photos, windows inside them; null where none has a window.")
+    ] = None
     unseen_psnr_db: Annotated[float | None, said("ibrnet: mean PSNR over the scenes of --unseen.")] = None
     unseen_ssim: Annotated[float | None, said("ibrnet: mean SSIM over the scenes of --unseen.")] = None
     scenes: Annotated[list[NvsTrainedScene] | None, said("ibrnet: the scores of each scene, of several.")] = None
@@ -96,10 +105,24 @@ class NvsScores(Record, kw_only=True, frozen=True):
 
     method: Annotated[str, said("What made the pictures.")]
     scene: Annotated[str, said("Name of the scene, as tables of labels have it.")]
-    psnr_db: Annotated[Safe | None, said("PSNR: -10 log10 of the mean squared error. Of several images, the mean.")]
-    ssim: Annotated[Safe | None, said("SSIM; null for a picture smaller than its window of 11 x 11.")] = None
-    lpips_alex: Annotated[Safe | None, said("LPIPS by AlexNet, on [-1, 1].")] = None
-    lpips_vgg: Annotated[Safe | None, said("LPIPS by VGG16, on [-1, 1].")] = None
+    psnr_db: Annotated[
+        Safe | None,
+        said(
+            "PSNR: -10 log10 of the mean squared error; null for a picture that equals its photo, whose row has an "
+            "`error`. Of several images, the mean."
+        ),
+    ]
+    ssim: Annotated[
+        Safe | None,
+        said(
+            "SSIM; null where no window of 11 x 11 is inside the picture (with ssim_border valid), or a mask leaves "
+            "the middle of none. Of several images, the mean; null where that of one is."
+        ),
+    ] = None
+    lpips_alex: Annotated[Safe | None, said("LPIPS by AlexNet, on [-1, 1]; null for a picture too small for it.")] = (
+        None
+    )
+    lpips_vgg: Annotated[Safe | None, said("LPIPS by VGG16, on [-1, 1]; null for a picture too small for it.")] = None
     lpips_vgg_3dgs: Annotated[Safe | None, said("LPIPS by VGG16 on [0, 1], as 3DGS and gsplat compute it.")] = None
     ssim_border: Annotated[
         Literal["valid", "same"],

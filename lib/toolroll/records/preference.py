@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from toolroll.records.base import Count, Id, Record, said
+from toolroll.records.base import Count, Id, Image, ImagePath, Images, Record, said
 from toolroll.records.training import Pair
 
 Share = Annotated[float, Meta(ge=0, le=1)]  # null where it is of nothing
@@ -69,9 +69,9 @@ class ImageTexts(Record, kw_only=True, frozen=True):
     """Texts about images: what clip-score reads and writes."""
 
     id: Annotated[Id | None, said("Names the record; stays the same through all commands.")] = None
-    images: Annotated[list[str] | None, said("Paths of the prompt's images, in order.")] = None
-    image: Annotated[Any, said("The path of one image, or an object with its `path`.")] = None
-    image_path: Annotated[str | None, said("Another name for `image`.")] = None
+    images: Images = None
+    image: Image = None
+    image_path: ImagePath = None
     response: Annotated[Any, said("The text, or messages, or a list of texts.")] = None
     text: Annotated[Any, said("Another name for `response`.")] = None
     caption: Annotated[Any, said("Another name for `response`.")] = None

@@ -2,7 +2,19 @@
 
 from typing import Annotated, Any, Literal
 
-from toolroll.records.base import Count, Id, Record, said
+from toolroll.records.base import (
+    Count,
+    Id,
+    Image,
+    ImagePath,
+    Images,
+    Logprobs,
+    LossMask,
+    PromptIds,
+    Record,
+    ResponseIds,
+    said,
+)
 
 
 class Question(Record, kw_only=True, frozen=True):
@@ -62,7 +74,9 @@ class ImagePrompt(Record, kw_only=True, frozen=True):
     draw: Annotated[Count | None, said("Number of the draw since the state began, from 0. No number comes twice.")] = (
         None
     )
-    images: Annotated[list[str] | None, said("Paths of the prompt's images, in order.")] = None
+    images: Images = None
+    image: Image = None
+    image_path: ImagePath = None
 
 
 class Hit(Record, kw_only=True, frozen=True):
@@ -123,17 +137,7 @@ class Trajectory(Question, kw_only=True, frozen=True):
     constrained: Annotated[bool, said("Whether the grammar of --constrain shaped the text.")] = False
     forced_tokens: Annotated[Count, said("Tokens the grammar left no choice about.")] = 0
     seed: Annotated[int, said("This trajectory's own seed.")] = 0
-    prompt_ids: Annotated[list[int] | None, said("Token ids of the prompt.")] = None
-    response_ids: Annotated[
-        list[int] | None, said("Token ids of the response, as sampled and injected, never re-tokenized.")
-    ] = None
-    loss_mask: Annotated[list[int] | None, said("For each response token: 1 = written by the model, 0 = injected.")] = (
-        None
-    )
-    logprobs: Annotated[
-        list[float] | None,
-        said(
-            "For each response token: log-probability in nats under the policy at the sampling temperature; "
-            "0 where injected."
-        ),
-    ] = None
+    prompt_ids: PromptIds = None
+    response_ids: ResponseIds = None
+    loss_mask: LossMask = None
+    logprobs: Logprobs = None

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from toolroll.records.base import Arm, Count, Id, Positive, Record, said
+from toolroll.records.base import Arm, Count, Id, Image, ImagePath, Images, Positive, Record, said
 from toolroll.records.rollouts import Trajectory
 
 
@@ -13,7 +13,9 @@ class Advantaged(Trajectory, kw_only=True, frozen=True):
     reward: Annotated[
         dict[str, Any] | float | None, said("The reward: a number, or an object whose `total` is the reward.")
     ] = None
-    images: Annotated[list[str] | None, said("Paths of the prompt's images, in order.")] = None
+    images: Images = None
+    image: Image = None
+    image_path: ImagePath = None
     advantage: Annotated[float, said("The row's advantage: how much better than its like it was.")]
     group_size: Annotated[Count | None, said("Rows the advantage was made from.")] = None
     distribution: Annotated[Arm | None, said("The distribution (the arm) a task belongs to.")] = None
@@ -55,7 +57,9 @@ class Pair(Record, kw_only=True, frozen=True):
     prompt: Annotated[Any, said("What the model is asked: text, or messages with role and content.")]
     chosen: Annotated[Any, said("The better answer: text, or messages.")]
     rejected: Annotated[Any, said("The worse answer: text, or messages.")]
-    images: Annotated[list[str] | None, said("Paths of the prompt's images, in order.")] = None
+    images: Images = None
+    image: Image = None
+    image_path: ImagePath = None
     weight: Annotated[Positive | None, said("What the pair counts in the loss.")] = None
     ref_chosen_logps: Annotated[
         float | None, said("Sum of the log-probabilities of `chosen` in nats under the reference policy.")

@@ -28,7 +28,7 @@ class Contract:
     that is `slow` hands on each row as it is made. One that `expands` makes several rows of one. `opens` says how
     files that are no JSON lines become such, by their suffix: see `toolroll.io.inputs.Reader`. One that makes a
     `document` yields the pieces of a text, each of whole lines, in place of records. One that `makes_file` has -o of
-    its own for what it makes; its rows go to --report.
+    its own for what it makes; its rows go to --report. A `source` that is `resumable` looks itself at what is done.
     """
 
     reads: type | None
@@ -44,6 +44,7 @@ class Contract:
     opens: Mapping[str, str] = field(default_factory=dict)
     document: bool = False
     makes_file: bool = False
+    resumable: bool = False
 
     @property
     def passes_rows(self) -> bool:
@@ -52,8 +53,8 @@ class Contract:
 
     @property
     def resumes(self) -> bool:
-        """Whether the run loop can go on with an unfinished output: whether there is --resume for it."""
-        return self.reads is not None and not (self.reducer or self.source)
+        """Whether a run can go on with an unfinished output: whether there is --resume for it."""
+        return self.reads is not None and not self.reducer and (self.resumable or not self.source)
 
     @property
     def writes(self) -> bool:

@@ -170,7 +170,11 @@ class Log:
 
 def write_stderr(line: str) -> None:
     """Write one line to stderr; a closed or full stderr never ends a run."""
-    data = (line.replace("\r", "\\r").replace("\n", "\\n") + "\n").encode(errors="surrogateescape")
+    line = line.replace("\r", "\\r").replace("\n", "\\n") + "\n"
+    try:
+        data = line.encode(errors="surrogateescape")  # names of files are said byte for byte
+    except UnicodeEncodeError:
+        data = line.encode(errors="backslashreplace")
     try:
         os.write(2, data)
     except OSError:

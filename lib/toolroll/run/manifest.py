@@ -15,6 +15,7 @@ from typing import Any
 
 from toolroll import __version__
 from toolroll.errors import ToolrollError, UsageError
+from toolroll.io.filesystem import put
 from toolroll.io.rows import plain
 
 PACKAGES = ("orjson", "msgspec", "torch", "transformers", "vllm", "numpy", "bm25s")
@@ -34,8 +35,6 @@ class Manifest:
         """Leave the settings beside the unfinished output, or with `resume` check that they are the same."""
         import orjson
 
-        from toolroll.io.filesystem import write_atomically
-
         path = Path(output + ".part.meta.json")
         record = _dumps({"command": self.command, "version": __version__, "settings": self.settings})
         if resume and path.exists():
@@ -54,7 +53,7 @@ class Manifest:
                         place=f"--resume: {name}",
                     )
             return
-        write_atomically(path, record)  # or a kill could leave half of it
+        put(path, record)
 
     def is_of(self, output: str, *, stateful: bool) -> bool:
         """Whether a complete output is of a run with these settings that cannot just be made again.
@@ -80,8 +79,6 @@ class Manifest:
 
     def finish(self, output: str, *, inputs: list[dict[str, Any]], counts: dict[str, int], shard: str | None) -> None:
         """Write the manifest of a complete output and remove the unfinished one's."""
-        from toolroll.io.filesystem import write_atomically
-
         record = {
             "command": self.command,
             "argv": self.argv,
@@ -98,7 +95,7 @@ class Manifest:
             "seconds": round(time.time() - self.started, 3),
             **self.notes,
         }
-        write_atomically(Path(output + ".meta.json"), _dumps(record))
+        put(Path(output + ".meta.json"), _dumps(record))
         self.forget(output)
 
 

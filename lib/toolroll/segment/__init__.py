@@ -11,7 +11,7 @@ The model, and what it says:
     network      what a small model sees: convolutions, a feature pyramid
     decoder      queries that become masks, layer by layer; scores of classes
     model        the small model as a whole, its folder
-    wrapped      any Mask2Former of transformers with the block
+    mask2former  any Mask2Former of transformers with the block
     predicting   a model at work, with a contrastive encoder or without
     proposals    what a model says of an image, read as segments
 
@@ -26,5 +26,5 @@ Training and measuring:
     training     updates, checkpoints
     metrics      IoU and its means, recall of proposals; `evaluating` sums them up over rows
 
-For commands: `inputs`, `rowed`, `writing`, `overlay`, `options`.
+For commands: `inputs`, `scene_rows`, `writing`, `overlay`, `options`.
 """

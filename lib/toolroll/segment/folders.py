@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from toolroll.errors import RowError, ToolrollError
 from toolroll.io.decoding import read_error
 from toolroll.io.inputs import Reader
-from toolroll.models.images import open_image
+from toolroll.models.images import open_image, pillow
 from toolroll.run.signals import StopFlag
 from toolroll.segment.masks import decode, read_segmentation
 from toolroll.segment.prompts import Prompts, given_prompts, read_prompts_file
@@ -65,15 +65,13 @@ class Camvid:
         return Scene(path.stem, image, tuple(segments), labels >= known)
 
     def _read_labels(self, path: Path) -> NDArray[np.uint8]:
-        from PIL import Image, UnidentifiedImageError
-
         file = self._labels / f"{path.stem}.png"
         try:
-            with Image.open(file) as image:
+            with pillow().open(file) as image:
                 if image.mode not in ("L", "P"):
                     raise ToolrollError(f"labels are an image of 8 bits, this is of mode {image.mode}", place=str(file))
                 return np.asarray(image, np.uint8)
-        except UnidentifiedImageError as error:
+        except pillow().UnidentifiedImageError as error:
             raise ToolrollError("not an image", place=str(file)) from error
         except (OSError, SyntaxError) as error:
             raise ToolrollError(getattr(error, "strerror", None) or str(error), place=str(file)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from toolroll.io.rows import Row
 
 
-def image_lines(path: str, _data: bytes, _paths: tuple[str, ...]) -> list[bytes]:
+def image_lines(path: str, _chunks: Iterator[bytes], _paths: tuple[str, ...]) -> list[bytes]:
     """The row that stands for an image file: its path, and its name in its folder."""
     import orjson
 

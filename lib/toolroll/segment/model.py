@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolroll.errors import ToolrollError, first_line
+from toolroll.errors import ToolrollError
 from toolroll.segment.decoder import Decoder, Outputs, TextPosition
 from toolroll.segment.network import Pyramid
 from toolroll.segment.text import LEXICON, Text
@@ -99,7 +99,7 @@ def build(shape: Shape, source: Path | None = None, notify: Callable[[str], None
     """A new model: the small one, or a Mask2Former (that of `source`, or of `shape.base`) with the gated block."""
     if not shape.base:
         return Segmenter(shape)
-    from toolroll.segment.wrapped import open_base, wrap
+    from toolroll.segment.mask2former import open_base, wrap
 
     notify(f"base {shape.base}")
     return wrap(open_base(str(source or shape.base)), shape)
@@ -122,27 +122,21 @@ def save(folder: Path, model: nn.Module, about: About, *, half: bool = False) ->
 
 def open_model(name: str, notify: Callable[[str], None] = lambda _: None) -> Opened:
     """The model of a folder, or the one that ships. ToolrollError, with the name as its place, for none."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from toolroll.models.load import fingerprint, shipped
+    from toolroll.models.load import fingerprint, loading, shipped
 
     folder = shipped(name) if name == SHIPPED else Path(name)
     if not (folder / ABOUT).is_file():
         why = f"the folder has no {ABOUT}" if folder.is_dir() else "no such folder"
         raise ToolrollError(why, place=name)
-    try:
+    with loading("a segmenter", name):
         about = read_about((folder / ABOUT).read_text())
         model = build(about.shape, folder / BASE if about.shape.base else None, notify)
         held = {key: tensor.float() for key, tensor in load_file(folder / WEIGHTS).items()}
         missing, strange = model.load_state_dict(held, strict=False)
         if strange or [key for key in missing if not key.startswith("base.")]:
             raise ValueError("its weights are of another shape")
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, ToolrollError):
-            raise
-        line = first_line(error)
-        raise ToolrollError(f"cannot be loaded as a segmenter: {line}", place=name) from error
     weights = sorted(folder.rglob("*.safetensors"))
     return Opened(model.eval(), about, folder.resolve().name, "".join(map(fingerprint, weights))[:16])
 

@@ -8,7 +8,6 @@ encoder.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -19,11 +18,11 @@ from torch.nn.functional import normalize, pad
 
 from toolroll.errors import RowError, ToolrollError, first_line
 from toolroll.models.hub import seek_hub
-from toolroll.models.load import fingerprint, quiet, shipped
+from toolroll.models.load import fingerprint, loading, quiet, shipped
 from toolroll.segment.prompts import Prompts, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 LEXICON = "lexicon"  #: the name of the packaged table
 
@@ -92,7 +91,7 @@ class HFText:
 
         if not Path(name).is_dir():
             seek_hub()
-        with _told(name), quiet():
+        with loading("a text encoder", name), quiet():
             self._words = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             loaded = AutoModel.from_pretrained(name, dtype=torch.float32, trust_remote_code=False)
             self._model = loaded.eval().to(device)
@@ -221,13 +220,3 @@ def _stacked(parts: Iterable[Tensor]) -> Tensor:
 def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
     weight = mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weight).sum(1) / weight.sum(1)
-
-
-@contextmanager
-def _told(name: str) -> Iterator[None]:
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ToolrollError(f"cannot be loaded as a text encoder: {first_line(error)}", place=name) from error

@@ -1,34 +1,28 @@
-"""How a segmenter is trained: updates, and what they go on from after a stop or a kill."""
+"""How a segmenter is trained, in a folder: DIR has the model, DIR/state what training goes on from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from toolroll.errors import ToolrollError
 from toolroll.run.seeds import record_seed
 from toolroll.segment.losses import Targets, Weights, Whole, loss_of
-from toolroll.segment.model import About, normalised, save
+from toolroll.segment.model import ABOUT, About, normalised, save
 from toolroll.segment.sampling import Drawer, batch_of
 from toolroll.segment.text import Reader
-from toolroll.train import checkpoint
-from toolroll.train.checkpoint import Checkpoint
 from toolroll.train.loop import Learner
 from toolroll.train.options import learning_rate
-from toolroll.train.policy import PolicyDirectory
+from toolroll.train.resumable import Resumable, Row
 from toolroll.train.team import Team
-
-STATE = "state"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The settings of a training. `steps` is the length of the schedule; `save_every` how much a kill may cost."""
+    """The settings of a training. `steps` is the length of the schedule."""
 
     steps: int = 1000
     batch: int = 8
@@ -37,24 +31,29 @@ class Plan:
     weight_decay: float = 0.05
     max_grad_norm: float = 1.0
     freeze_base: bool = False
-    save_every: int = 200
     weights: Weights = field(default_factory=Weights)
 
 
-class Training:
-    """A model under training in a folder: DIR has the model, DIR/state the optimizer.
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an update did: `parts` has its losses, the sum as `loss`, and the length of its gradient."""
 
-    From `resume` to the end of `updates` nobody else may train in the folder.
-    """
+    step: int
+    parts: dict[str, float]
 
-    def __init__(
-        self, model: nn.Module, about: About, plan: Plan, drawer: Drawer, reader: Reader, team: Team, folder: Path
-    ) -> None:
+    @property
+    def loss(self) -> float:
+        """What it minimised."""
+        return self.parts["loss"]
+
+
+class Fit:
+    """A model under training."""
+
+    def __init__(self, model: nn.Module, about: About, plan: Plan, drawer: Drawer, reader: Reader, team: Team) -> None:
         self.model = model.to(team.device).train()
-        self.about, self.plan, self.drawer, self.reader = about, plan, drawer, reader
-        self.team, self.folder = team, folder
-        self._held = PolicyDirectory(folder)
-        self.step = self._saved = 0
+        self.about, self.plan, self.drawer, self.reader, self.team = about, plan, drawer, reader, team
+        self.step = 0
         self.queries = model.base.config.num_queries if hasattr(model, "base") else about.shape.queries
         if plan.freeze_base and hasattr(model, "base"):
             model.base.requires_grad_(requires_grad=False).eval()
@@ -68,65 +67,21 @@ class Training:
             max_grad_norm=plan.max_grad_norm,
         )
 
-    def resume(self, settings: dict[str, Any], firm: frozenset[str], warn: Callable[[str], None]) -> dict[str, Any]:
-        """Go on from the folder's checkpoint, if there is one. What was last said of it.
-
-        ToolrollError where another process trains in the folder.
-        """
-        self.settings = settings
-        if self.team.is_main:
-            self._held.open()
-        try:
-            return self._resumed(firm, warn)
-        except BaseException:
-            self._held.close()
-            raise
-
-    def _resumed(self, firm: frozenset[str], warn: Callable[[str], None]) -> dict[str, Any]:
-        saved = checkpoint.load(self.folder / STATE)
-        if saved is None:
-            if (self.folder / "segmenter.json").exists():
-                raise ToolrollError("has a model, and no state to go on from", place=str(self.folder))
-            return {}
-        for difference in checkpoint.compare(saved.settings, self.settings, firm):
-            warn(difference)
-        self.learner.restore(saved.tensors)
-        self.step = self._saved = saved.step
-        return saved.last
-
-    def save(self, last: dict[str, Any]) -> None:
-        """Write a checkpoint, and the model as it is."""
-        self._saved = self.step
-        if not self.team.is_main:
-            return
-        (self.folder / STATE).mkdir(parents=True, exist_ok=True)
-        checkpoint.save(self.folder / STATE, Checkpoint(self.step, self.learner.tensors(), self.settings, b"", last))
-        save(self.folder, self.model, self.about)
-
-    def updates(self, stopped: Callable[[], bool], every: int) -> Iterator[dict[str, Any]]:
-        """Train to the end of the plan; a row for each `every` updates, with the means over them."""
-        try:
-            yield from self._updates(stopped, every)
-        finally:
-            self._held.close()
-
-    def _updates(self, stopped: Callable[[], bool], every: int) -> Iterator[dict[str, Any]]:
-        held: list[dict[str, float]] = []
-        while self.step < self.plan.steps and not self.team.share(stopped()):
-            held.append(self._update(self.step + 1))
+    def steps(self) -> Iterator[Told]:
+        """Train to the end of the plan; what each update did."""
+        while self.step < self.plan.steps:
+            parts = self._update(self.step + 1)
             self.step += 1
-            done = self.step == self.plan.steps
-            if self.step % every == 0 or done:
-                row = {name: sum(one[name] for one in held) / len(held) for name in held[0]}
-                held = []
-                last = {"step": self.step, "lr": self.learner.rate(self.step), **row}
-                if self.step % self.plan.save_every == 0 or done:
-                    self.save(last)
-                yield last
-            elif self.step % self.plan.save_every == 0:
-                self.save({})
-        if self.step != self._saved:
-            self.save({})
+            yield Told(self.step, parts)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The trained weights and the optimizer's moments."""
+        return self.learner.tensors()
+
+    def restore(self, tensors: dict[str, Tensor], step: int) -> None:
+        """Go on behind an update. ToolrollError for tensors of another model."""
+        self.learner.restore(tensors)
+        self.step = step
 
     def _update(self, step: int) -> dict[str, float]:
         plan, team = self.plan, self.team
@@ -165,3 +120,21 @@ class Training:
         team.add_up([sums])
         said = dict(zip(("loss", *parts), sums.tolist(), strict=True))
         return {**said, "grad_norm": norm}
+
+
+class Training(Resumable[Fit]):
+    """A model under training in a folder."""
+
+    def __init__(
+        self, model: nn.Module, about: About, plan: Plan, drawer: Drawer, reader: Reader, team: Team, folder: Path
+    ) -> None:
+        super().__init__(Fit(model, about, plan, drawer, reader, team), plan.steps, folder, ABOUT, team)
+
+    def write_model(self) -> None:
+        """Write the model as it is."""
+        save(self.folder, self.fit.model, self.fit.about)
+
+    def row(self, steps: Sequence[Told]) -> Row:
+        """The means of some updates, and the learning rate of the last."""
+        means = {name: sum(one.parts[name] for one in steps) / len(steps) for name in steps[0].parts}
+        return {"step": steps[-1].step, "lr": self.fit.learner.rate(steps[-1].step), **means}

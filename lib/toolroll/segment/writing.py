@@ -14,7 +14,7 @@ from toolroll.io.paths import same_file
 from toolroll.segment.masks import encode
 from toolroll.segment.overlay import drawn, label_image
 from toolroll.segment.proposals import Mode, record_of, segments_of, selected
-from toolroll.segment.rowed import plain
+from toolroll.segment.scene_rows import plain
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from toolroll import __version__
 from toolroll.errors import ToolrollError, UsageError, first_line
+from toolroll.io.filesystem import put
 from toolroll.run.seeds import record_seed
 from toolroll.splat import metrics
 from toolroll.splat.gaussians import Eye, View
@@ -34,7 +35,7 @@ from toolroll.splat.ibrnet_scenes import IbrScene, named_apart
 from toolroll.splat.options import NETWORK
 from toolroll.splat.pictures import Score, camera_row, means_of, png_name, score_of, write_beside
 from toolroll.splat.scene import Scene, Shot
-from toolroll.train.resumable import Resumable, put
+from toolroll.train.resumable import Resumable
 
 __all__ = [
     "IbrAbout", "IbrOpened", "IbrTraining", "begun", "means_of", "open_ibrnet", "save_ibrnet", "score_of", "spread",

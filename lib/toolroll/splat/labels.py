@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolroll.errors import ToolrollError, UsageError
-from toolroll.io.filesystem import reason
+from toolroll.io.filesystem import read_text
 
 KEYS = ("environment", "frequency", "reflection", "transparency", "light")
 _UNKNOWN = ("", "nan", "none", "null", "n/a", "unknown")
@@ -105,14 +105,7 @@ def read_labels(path: Path) -> dict[str, Labels]:
 
     Fields may be missing, empty or nan, which says nothing. ToolrollError for a file that is no such table.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ToolrollError(reason(error), place=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise ToolrollError("not a text file", place=str(path)) from error
-    if "\0" in text:
-        raise ToolrollError("not a text file", place=str(path))
+    text = read_text(path)
     head = text.lstrip().partition("\n")[0]
     separator = max(",;\t", key=head.count)
     try:

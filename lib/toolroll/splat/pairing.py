@@ -25,12 +25,13 @@ from toolroll.splat.finding import open_scene
 from toolroll.splat.labels import scene_name
 from toolroll.splat.options import COLOURS
 from toolroll.splat.photos import Photo, Photos, load_photo
+from toolroll.splat.pictures import RENDERS
 from toolroll.splat.scene import Lens, Shot
 from toolroll.splat.score_options import SCENE, ScoreOptions
 from toolroll.splat.splitting import part_shots
+from toolroll.train.resumable import ABOUT
 
 Picture = NDArray[np.float32]
-ABOUT, RENDERS = "train.json", "renders"  #: what nvs-train calls them
 OURS, OTHERS = "3dgs", "renders"  #: methods without a name
 FLOATS = ".npy"  #: arrays [H, W, 3] in [0, 1]
 HIGHEST = 4.0  #: what values of arrays may overshoot to; far more is another unit than [0, 1]

@@ -5,8 +5,6 @@ The EXIF orientation is never applied: poses and lenses are for the pixels as th
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +23,6 @@ from toolroll.world.images import pillow
 Colour = tuple[float, float, float]
 ENDS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}  #: of files that are whole
 TAIL = 4096  #: bytes in which they are looked for
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # its readers raise what they log, which would go to stderr
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +117,10 @@ def _opened(path: Path) -> Iterator[Any]:
     """A picture of Pillow, not decoded; what is wrong with it, then or later, as a ToolrollError in one line."""
     module = pillow()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes that are refused below, and of odd metadata
-            with module.open(path) as image:
-                if image.width * image.height > MOST_PIXELS:
-                    raise ToolrollError(f"more than {MOST_PIXELS} pixels", place=str(path))
-                yield image
+        with module.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ToolrollError(f"more than {MOST_PIXELS} pixels", place=str(path))
+            yield image
     except ToolrollError:
         raise
     except module.UnidentifiedImageError as error:

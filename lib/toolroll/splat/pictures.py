@@ -6,17 +6,19 @@ import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolroll.errors import RowError, ToolrollError
+from toolroll.io.filesystem import put
 from toolroll.splat import metrics
 from toolroll.splat.entries import SUFFIXES
-from toolroll.splat.gaussians import View
-from toolroll.train.resumable import put
 from toolroll.world.images import pillow
+
+if TYPE_CHECKING:
+    from toolroll.splat.gaussians import View
 
 RENDERS, COMPARE = "renders", "compare"
 LENS = ("width", "height", "fx", "fy", "cx", "cy")
@@ -40,7 +42,7 @@ def write_picture(path: Path, image: NDArray[Any]) -> None:
     """Write [H, W, 3] in [0, 1] as a PNG of 8 bits."""
     held = io.BytesIO()
     pillow().fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(held, "PNG")
-    put(path, held.getvalue())
+    put(path, held.getvalue(), make_folder=True)
 
 
 def write_beside(folder: Path, name: Path, view: View, image: NDArray[Any]) -> None:

@@ -31,12 +31,11 @@ import torch
 from numpy.typing import NDArray
 
 from toolroll.errors import ToolrollError
-from toolroll.io.filesystem import reason
+from toolroll.io.filesystem import put, reason
 from toolroll.splat.elements import Columns, read_ply_elements
 from toolroll.splat.gaussians import SH0, Gaussians
 from toolroll.splat.options import NETWORK
 from toolroll.splat.points import colours_of
-from toolroll.train.resumable import put
 
 Floats = NDArray[np.float32]
 
@@ -125,7 +124,7 @@ def write_ply(path: str | Path, gaussians: Gaussians, *, comments: Iterable[str]
     lines = [line for comment in comments for line in comment.splitlines()]
     head = ["ply", "format binary_little_endian 1.0", *(f"comment {line}" for line in lines)]
     head += [f"element vertex {len(whole)}", *(f"property float {name}" for name in property_names(whole.sh.shape[1]))]
-    put(Path(path), "\n".join([*head, "end_header", ""]).encode() + table_of(whole).tobytes())
+    put(Path(path), "\n".join([*head, "end_header", ""]).encode() + table_of(whole).tobytes(), make_folder=True)
     return len(gaussians) - len(whole)
 
 
@@ -277,7 +276,7 @@ def write_splat(path: str | Path, gaussians: Gaussians) -> int:
     Harmonics above degree 0 are lost, and colours and opacities are rounded to bytes.
     """
     table = splat_table(gaussians)
-    put(Path(path), table.tobytes())
+    put(Path(path), table.tobytes(), make_folder=True)
     return len(gaussians) - len(table)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolroll.errors import ToolrollError
-from toolroll.io.filesystem import reason, write_atomically
+from toolroll.io.filesystem import put
 from toolroll.splat.elements import Columns, read_ply_elements
 from toolroll.splat.poses import FAR
 from toolroll.splat.scene import Points
@@ -89,7 +89,4 @@ def write_points(path: Path, points: Points) -> None:
     lines += [f"property {name} {axis}" for axis in "xyz"]
     lines += [f"property uchar {colour}" for colour in ("red", "green", "blue")]
     header = "\n".join([*lines, "end_header", ""]).encode()
-    try:
-        write_atomically(path, header + table.tobytes())
-    except OSError as error:
-        raise ToolrollError(reason(error), place=str(path)) from error
+    put(path, header + table.tobytes())

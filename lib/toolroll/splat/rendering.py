@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from toolroll.errors import ToolrollError, UsageError, first_line
-from toolroll.io.filesystem import reason
+from toolroll.io.filesystem import put, reason
 from toolroll.records.nvs import NvsCamera
 from toolroll.splat.frame import Frame, frame_of
 from toolroll.splat.gaussians import Gaussians, Manner
@@ -27,7 +27,7 @@ from toolroll.splat.ply import is_antialiased, open_splats, splats_file
 from toolroll.splat.poses import rigid
 from toolroll.splat.rasterizer import Rasterizer, depth_of, draw
 from toolroll.splat.scene import Lens
-from toolroll.train.resumable import ABOUT, put
+from toolroll.train.resumable import ABOUT
 
 LARGEST = 1 << 14  #: a side of a picture in pixels
 FOCAL = 1e6  #: no lens has a focal length of more pixels, nor one of less than 1 / FOCAL
@@ -282,7 +282,7 @@ def _write_array(path: Path, array: Any) -> None:
 
     held = io.BytesIO()
     np.save(held, array.astype(np.float32), allow_pickle=False)
-    put(path, held.getvalue())
+    put(path, held.getvalue(), make_folder=True)
 
 
 def check_places(cameras: Sequence[Camera], out: Path, photos: Iterable[Path] = ()) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from toolroll.errors import ToolrollError, UsageError
-from toolroll.io.filesystem import reason, write_atomically
+from toolroll.io.figures import write_figure
+from toolroll.io.filesystem import put
 from toolroll.io.paths import check_writable
 from toolroll.splat.benching import BREAKDOWNS, GROUPS, Row
 
@@ -95,28 +95,16 @@ def _plain(cell: str) -> str:
 def write_report(rows: Sequence[Row], table: Path | None, plot: Path | None, metric: str) -> None:
     """Write the table and the figure of rows, where there is a file for them. ToolrollError where that fails."""
     if table is not None:
-        _write(table, table_of(rows).encode())
+        put(table, table_of(rows).encode())
     if plot is not None:
         draw(rows, plot, metric)
 
 
-def _write(path: Path, data: bytes) -> None:
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise ToolrollError(reason(error), place=str(path)) from error
-
-
 def check_files(table: Path | None, plot: Path | None) -> None:
-    """UsageError for a figure whose suffix is that of no picture that `draw` makes; ToolrollError for no place.
-
-    Files are written whole, by another name first, so that a device or a pipe is no place.
-    """
+    """UsageError for a figure whose suffix is that of no picture that `draw` makes; ToolrollError for no place."""
     if plot is not None:
         _check_plot(plot)
     for path in (table, plot):
-        if path is not None and path.exists() and not (path.is_file() or path.is_dir()):
-            raise ToolrollError("is no regular file", place=str(path))
         if path is not None:
             check_writable(path)
 
@@ -140,9 +128,7 @@ def draw(rows: Sequence[Row], path: Path, metric: str = "psnr_db") -> None:
     known = {(row["method"], row["group"]): row for row in rows if row[metric] is not None}
     if not known:
         raise ToolrollError(f"there is no {NAMES[metric]} to draw", place="--plot")
-    kind = path.suffix.lower().lstrip(".")
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    held = io.BytesIO()
+    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
     with mpl.rc_context({"svg.hashsalt": "toolroll", "hatch.linewidth": 0.6}), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of letters that the font does not have
         methods = list(dict.fromkeys(method for method, _ in known))
@@ -150,8 +136,7 @@ def draw(rows: Sequence[Row], path: Path, metric: str = "psnr_db") -> None:
         figure = _figure(known, {method: colours(number) for number, method in enumerate(methods)}, metric)
         width, _ = figure.get_size_inches()
         figure.supxlabel(textwrap.fill(_caption(rows), int(width * 19)), fontsize=7, color="dimgray")
-        figure.savefig(held, format=kind, dpi=150, metadata=metadata)
-    _write(path, held.getvalue())
+        write_figure(figure, path, metadata)
 
 
 def _figure(known: Known, colours: Mapping[str, Any], metric: str) -> Any:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from toolroll.errors import ToolrollError, UsageError
-from toolroll.io.filesystem import reason, write_atomically
+from toolroll.io.filesystem import put, read_text
 from toolroll.splat.entries import bare, name_of, shown
 from toolroll.splat.scene import Part, Shot
 
@@ -80,14 +80,7 @@ def _share(value: str) -> float | None:
 
 def read_lists(path: Path) -> dict[Part, list[str]]:
     """The lists of a file, by part. Pickles and the like are not read: ToolrollError, as for any unsound file."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ToolrollError(reason(error), place=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise ToolrollError("not a text file", place=str(path)) from error
-    if "\0" in text:
-        raise ToolrollError("not a text file", place=str(path))
+    text = read_text(path)
     if not text.lstrip().startswith(("{", "[")):
         return {"test": [line.strip() for line in text.split("\n") if line.strip() and not line.startswith("#")]}
     try:
@@ -147,7 +140,4 @@ def own_parts(root: Path, model: Path, names: Sequence[str]) -> dict[str, Part]:
 def write_lists(path: Path, shots: Sequence[Shot]) -> None:
     """Write the parts of shots as `read_lists` reads them."""
     lists = {part: [shot.name for shot in shots if shot.part == part] for part in PARTS}
-    try:
-        write_atomically(path, json.dumps(lists, indent=1).encode() + b"\n")
-    except OSError as error:
-        raise ToolrollError(reason(error), place=str(path)) from error
+    put(path, json.dumps(lists, indent=1).encode() + b"\n")

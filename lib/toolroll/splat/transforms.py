@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolroll.errors import ToolrollError
-from toolroll.io.filesystem import reason, write_atomically
+from toolroll.io.filesystem import put, reason
 from toolroll.splat.entries import Entry, bare, is_name, name_of, shown
 from toolroll.splat.lenses import checked, eight, scaled
 from toolroll.splat.poses import FAR, from_opengl, rigid, to_opengl
@@ -248,10 +248,7 @@ def write_transforms(
         }
         for shot, mask in zip(shots, mask_names(shots), strict=True)
     ]
-    try:
-        write_atomically(path, json.dumps(data, indent=1).encode("utf-8", "surrogateescape") + b"\n")
-    except OSError as error:
-        raise ToolrollError(reason(error), place=str(path)) from error
+    put(path, json.dumps(data, indent=1).encode("utf-8", "surrogateescape") + b"\n")
 
 
 def mask_names(shots: Sequence[Shot]) -> list[str]:

@@ -1,7 +1,8 @@
 r"""What a player said: the clue or the vote in its response, and the thinking around it.
 
-strict: the last `\boxed{...}` whose braces close, else the last <answer>...</answer>. compat: as the authors' code
-reads it, the first `\boxed{` up to the first brace that closes, else <answer>, and one digit.
+strict: the last `\boxed{...}` whose braces close, else the last <answer>...</answer>, behind </think> if there is one:
+thoughts are nobody's to read, and a box among them is a draft. compat: as the authors' code reads it, the first
+`\boxed{` up to the first brace that closes, else <answer>, and one digit.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ _THIN = 10  # characters of reasons that count for none
 _BRACE = re.compile(r"[{}]")
 _BOX = re.compile(r"\\{1,2}boxed\{")
 _TAG, _CLOSE = "<answer>", "</answer>"
+_THOUGHT = "</think>"
 _NEXT_TAG = re.compile(r"</answer>|<think>|<answer>|\Z")
 _NUMBER = re.compile(r"(?:(?<!\w)[-+])?\d+(?:\.\d+)?")
 _AROUND = " \t\r\n.!?*$`'\""
@@ -102,14 +104,16 @@ def _bare(text: str) -> str:
 
 def _strict(response: str) -> tuple[int, str | None]:
     """Where the answer begins, and what it is."""
-    boxes = list(_BOX.finditer(response))
+    thought = response.rfind(_THOUGHT)
+    behind = thought + len(_THOUGHT) if thought >= 0 else 0
+    boxes = list(_BOX.finditer(response, behind))
     if boxes:
         closed = _closed(response, boxes[0].end() - 1)
         for box in reversed(boxes):
             if box.end() - 1 in closed:
                 return box.start(), response[box.end() : closed[box.end() - 1]]
     end = response.rfind(_CLOSE)
-    start = response.rfind(_TAG, 0, max(end, 0))
+    start = response.rfind(_TAG, behind, max(end, 0))
     return (start, response[start + len(_TAG) : end]) if start >= 0 else (len(response), None)
 
 
@@ -143,7 +147,7 @@ def _compat(response: str) -> tuple[int, str | None]:
 def _thinking(response: str, answered: int) -> str:
     """What is between the tags of thinking, or else before the answer, which begins at `answered`."""
     _, opened, rest = response.partition("<think>")
-    thought, closed, _ = rest.partition("</think>")
+    thought, closed, _ = rest.partition(_THOUGHT)
     return thought if closed else response[:answered].replace("<think>", "") if opened else response[:answered]
 
 
@@ -155,7 +159,7 @@ def _compat_vote(text: str) -> Vote:
         return int(digit[0])
     try:
         data: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter of brackets a thousand deep
         return None
     spy = data.get("spy") if isinstance(data, dict) else None
-    return spy if isinstance(spy, int) and not isinstance(spy, bool) else None
+    return spy if isinstance(spy, int) and not isinstance(spy, bool) and 0 < spy < 1000 else None

@@ -125,15 +125,14 @@ def _picture(row: Any, which: str, folder: Path) -> Picture:
 
 
 def _equal(one: Picture, other: Picture) -> bool:
-    """Whether two pictures are surely the same one."""
+    """Whether two pictures are surely the same one: by their files, or, where there are none, by what they show."""
     if one.file is not None and other.file is not None:
-        if one.file == other.file:
-            return True
         try:
-            return cmp(one.file, other.file, shallow=False)
+            return one.file == other.file or cmp(one.file, other.file, shallow=False)
         except OSError:  # whoever looks at them tells of it
-            return False
-    return one.things is not None and one.things == other.things
+            pass
+    shown = (one.things, one.table, one.words)
+    return any(part is not None for part in shown) and shown == (other.things, other.table, other.words)
 
 
 def scene_in_words(things: list[dict[str, Any]]) -> str:

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolroll.errors import RowError
 from toolroll.run.groups import Groups
 from toolroll.run.page import head, safe, table
 from toolroll.spygame.replay_game import STYLE, Album, Shown, page_of
 from toolroll.spygame.rewards import Vote, Winner, tally
-from toolroll.spygame.scoring import checked_votes
+from toolroll.spygame.scoring import votes_of_game
 from toolroll.spygame.stats import Sums, for_people
 
 SEATS = ("spy", "civilians")  #: the models of the summary, by side
@@ -33,9 +32,7 @@ class Replay:
 
     def add(self, seen: Any, place: str) -> None:
         """A game that was played, of which `seen` is the view, read at `place`. RowError where it is none."""
-        if seen.stage is not None:
-            raise RowError("a turn, not a game: play without --turns")
-        votes = checked_votes(seen)
+        votes = votes_of_game(seen)
         told: list[tuple[int | str, Vote]] = [(voter, vote) for voter, vote, _ in votes]
         counted = tally([vote for _, vote in told], seen.n_players)
         winner: Winner = counted.winner(seen.spy, seen.winner or "spy")

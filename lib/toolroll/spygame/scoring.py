@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -63,11 +64,11 @@ class Scorer:
 
     def game(self, seen: Any, fields: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What is added to the row of a game, of which `seen` is the view and `fields` gives all."""
+        legacy_ones = {
+            name: _legacy(name, seen, fields) for name in self.worth.also
+        }  # a game without them is not counted
         found = self.value(seen)
-        rewards = {"clue": found.clue, "decision": found.decision}
-        for name in self.worth.also:
-            rewards[name] = _legacy(name, seen, fields)
-        added: dict[str, Any] = {"rewards": rewards}
+        added: dict[str, Any] = {"rewards": {"clue": found.clue, "decision": found.decision, **legacy_ones}}
         if found.clue_advantages is not None:
             added["advantages"] = {"clue": found.clue_advantages, "decision": found.decision_advantages}
             if found.baselines is not None:
@@ -101,6 +102,8 @@ class Scorer:
         worth = self.worth
         counted = tally([vote for _, vote, _ in votes], seen.n_players)
         clue = clue_rewards(counted.counts, seen.spy, beta=worth.beta, lam=worth.lam)
+        if not all(map(math.isfinite, clue)):
+            raise RowError("with this --beta and --lambda, rewards are too large for a number")
         decision = [
             decision_reward(
                 as_cast(vote, seen.n_players), seen.spy, rule=worth.rule, format_ok=format_ok, of_spy=voter == seen.spy
@@ -126,7 +129,7 @@ class Scorer:
                 raise RowError("no `game_id`, by which the turns of a game count as one")
             return "\x1f".join(map(str, (seen.game_id, seen.game_seed, seen.game_version)))
         if seen.id is not None:
-            return "\x1f".join(map(str, (name_of(seen.id, seen.sample), seen.seed, seen.policy_version)))
+            return "\x1f".join(map(str, (name_of(seen.id, seen.sample, seen.draw), seen.seed, seen.policy_version)))
         if self.state.path is not None:
             raise RowError("no `id`, by which --state knows the games that it has counted")
         return None
@@ -153,6 +156,13 @@ def _worth(turn: Any, place: int, found: Valued, spy: int) -> dict[str, Any]:
     if advantages is not None:
         added |= {"advantage": advantages[place], "group_size": len(advantages)}
     return added
+
+
+def votes_of_game(seen: Any) -> list[tuple[int | str, Vote, bool]]:
+    """The `checked_votes` of a row that is to be a game's. RowError for that of a turn, which has them, too."""
+    if seen.stage is not None:
+        raise RowError("a turn, not a game: play without --turns")
+    return checked_votes(seen)
 
 
 def checked_votes(seen: Any) -> list[tuple[int | str, Vote, bool]]:

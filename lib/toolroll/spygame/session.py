@@ -166,7 +166,7 @@ class Session:
             return None
         if not self.as_turns:
             return frozenset()
-        names = keys(row.view.id, sample, self.rules)
+        names = keys(row.view.id, sample, row.view.draw, self.rules)
         written = frozenset(name for name in names if rows.done(name, sample))
         return None if len(written) == len(names) else written
 
@@ -176,7 +176,7 @@ class Session:
         if match.why:
             yield row.fail(match.why, **fields)
         elif self.as_turns:
-            for turn in turn_rows({"id": row.view.id, **fields}):
+            for turn in turn_rows({"id": row.view.id, "draw": row.view.draw, **fields}):
                 if turn["id"] not in match.written:
                     yield row_of(row, turn)
         else:

@@ -145,8 +145,13 @@ class Switch:
             raise ToolrollError(f"it was begun with other settings ({'; '.join(other)})")
         for name, kind in kinds.items():
             value = saved[name]
-            sound = type(value) is kind or (kind is float and type(value) is int)
-            if not sound or (name == "stage" and value not in ("decision", "clue")):
+            if kind is str:
+                sound = value in ("decision", "clue")
+            elif kind is float:
+                sound = type(value) in (int, float) and 0 <= value <= 1
+            else:
+                sound = type(value) is int and value >= 0
+            if not sound:
                 raise ToolrollError("no state of spy-switch")
             setattr(fresh, name, value)
         return fresh

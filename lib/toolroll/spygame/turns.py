@@ -21,15 +21,17 @@ _TURN = view(SpyTurn, "stage", "round", "player", "vote_number")
 _LIKE_A_NUMBER = re.compile(r'"|-?(?:0|[1-9][0-9]*)\Z')
 
 
-def name_of(identity: str | int, sample: int | None) -> str:
+def name_of(identity: str | int, sample: int | None, draw: int | None = None) -> str:
     """What names a game in the rows of its turns. No two games have the same; a text that is a number has quotes.
 
-    >>> name_of("scenes-000000", 0), name_of(7, 1), name_of("7", 1)
-    ('scenes-000000#0', '7#1', '"7"#1')
+    `draw`: a curriculum may draw one pair several times, and each is another game.
+
+    >>> name_of("scenes-000000", 0), name_of(7, 1), name_of("7", 1), name_of("p", 1, draw=3)
+    ('scenes-000000#0', '7#1', '"7"#1', 'p#1@3')
     """
     if isinstance(identity, str) and _LIKE_A_NUMBER.match(identity):
         identity = json.dumps(identity, ensure_ascii=False)
-    return f"{identity}#{sample or 0}"
+    return f"{identity}#{sample or 0}" + ("" if draw is None else f"@{draw}")
 
 
 def checked_turns(game: Mapping[str, Any]) -> list[Any]:
@@ -44,7 +46,7 @@ def checked_turns(game: Mapping[str, Any]) -> list[Any]:
 
 def turn_rows(game: Mapping[str, Any], turns: Sequence[Mapping[str, Any]] | None = None) -> Iterator[dict[str, Any]]:
     """A row (`records.spygame.SpyTurnRow`) for each turn of a game's record, or for `turns`, which then are its own."""
-    name = name_of(game["id"], game.get("sample"))
+    name = name_of(game["id"], game.get("sample"), game.get("draw"))
     shared = {"game_seed": game.get("seed"), "game_version": game.get("policy_version")}
     shared |= {field: game.get(field) for field in OF_GAME}
     for turn in game["turns"] if turns is None else turns:
@@ -64,13 +66,13 @@ def row_of(source: Row[Any], fields: dict[str, Any]) -> Row[Any]:
     return Row(orjson.dumps(fields), source.view, source.index)
 
 
-def keys(identity: Any, sample: int, rules: Rules) -> list[str]:
+def keys(identity: Any, sample: int, draw: int | None, rules: Rules) -> list[str]:
     """The ids of the rows of all turns of a game.
 
-    >>> keys("p", 0, Rules(n_players=2, rounds=1))
+    >>> keys("p", 0, None, Rules(n_players=2, rounds=1))
     ['p#0/clue.1.1', 'p#0/clue.1.2', 'p#0/vote.0']
     """
-    name = name_of(identity, sample)
+    name = name_of(identity, sample, draw)
     clues = [
         _place("clue", number, player, None)
         for number in range(1, rules.rounds + 1)

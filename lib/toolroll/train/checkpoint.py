@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
 
 from toolroll.errors import ToolrollError
 from toolroll.train.policy import install, point, remove
@@ -35,6 +37,14 @@ class Checkpoint:
     settings: dict[str, Any] = field(default_factory=dict)
     consumed: bytes = b""
     last: dict[str, Any] = field(default_factory=dict)
+
+
+class _About(msgspec.Struct):
+    """What about.json says."""
+
+    step: Annotated[int, msgspec.Meta(ge=0)]
+    settings: dict[str, Any]
+    last: dict[str, Any]
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
@@ -68,15 +78,15 @@ def load(folder: Path) -> Checkpoint | None:
     if not current.is_symlink():
         return None
     try:
-        about = json.loads((current / "about.json").read_text())
+        about = msgspec.convert(json.loads((current / "about.json").read_text()), _About)
         return Checkpoint(
-            step=about["step"],
+            step=about.step,
             tensors=load_file(current / "tensors.safetensors"),
-            settings=about["settings"],
+            settings=about.settings,
             consumed=(current / "consumed").read_bytes(),
-            last=about["last"],
+            last=about.last,
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, msgspec.ValidationError, SafetensorError) as error:
         why = "the checkpoint is damaged; without it training starts afresh from the published version"
         raise ToolrollError(why, place=str(current)) from error
 

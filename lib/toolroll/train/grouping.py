@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from toolroll.errors import RowError, ToolrollError, UsageError
-from toolroll.io.filesystem import write_atomically
+from toolroll.io.filesystem import put
 from toolroll.io.rows import Row
 from toolroll.run.log import Log
 from toolroll.run.rows import Rows
@@ -68,10 +68,7 @@ class RoleState:
             "baselines": self.roles.baselines or {},
             "games": self.games,
         }
-        try:
-            write_atomically(self.path, msgspec.json.encode(record) + b"\n")
-        except OSError as error:
-            raise ToolrollError(error.strerror or str(error), place=str(self.path)) from error
+        put(self.path, msgspec.json.encode(record) + b"\n")
 
     def _read(self, path: Path) -> None:
         try:

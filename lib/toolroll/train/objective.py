@@ -66,9 +66,15 @@ def objective_options(option: Callable[..., click.Option]) -> list[click.Option]
         return make(name, type=click.Choice(choices), default=default, show_default=True, help=text)
 
     def number(
-        name: str, default: float | None, text: str, *, above: float = 0.0, strictly: bool = False
+        name: str,
+        default: float | None,
+        text: str,
+        *,
+        above: float = 0.0,
+        strictly: bool = False,
+        most: float | None = None,
     ) -> click.Option:
-        kind = click.FloatRange(min=above, min_open=strictly)
+        kind = click.FloatRange(min=above, min_open=strictly, max=most)
         return make(name, type=kind, default=default, show_default=default is not None, help=text)
 
     return [
@@ -101,8 +107,13 @@ def objective_options(option: Callable[..., click.Option]) -> list[click.Option]
             "What weighs the same: every token of a mini-batch, every row, or every token of all mini-batches.",
         ),
         number("--loss-constant", None, "With --loss-norm constant: a row's loss is divided by this.", strictly=True),
-        number("--clip-ratio", 0.2, "The ratio of new to old probability is held above 1 - RATIO and below 1 + RATIO."),
-        number("--clip-ratio-high", None, "The upper bound is 1 + this instead."),
+        number(
+            "--clip-ratio",
+            0.2,
+            "The ratio of new to old probability is held above 1 - RATIO and below 1 + RATIO.",
+            most=1e30,  # a number of 32 bits
+        ),
+        number("--clip-ratio-high", None, "The upper bound is 1 + this instead.", most=1e30),
         number(
             "--dual-clip", None, "For negative advantages: a token's loss is at most this times -advantage.", above=1
         ),

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from toolroll.errors import RowError, ToolrollError
-from toolroll.models.vision import folder_of, image_mark, processed, side_by_side, with_places
+from toolroll.models.images import folder_of, image_names, with_places
+from toolroll.models.vision import image_mark, processed, side_by_side
 from toolroll.train.batch import fill, pad
 from toolroll.train.losses import token_logprobs
 
@@ -170,7 +171,7 @@ def encode_row(encoder: Encoder, row: Any, images: Path | None) -> Encoded:
         seen.prompt,
         seen.chosen,
         seen.rejected,
-        images=seen.images or (),
+        images=image_names(seen),
         folder=images or folder_of(row.place),
         weight=seen.weight,
     )

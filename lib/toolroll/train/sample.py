@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from toolroll.errors import RowError
+from toolroll.models.images import image_names
 from toolroll.models.vision import processed, side_by_side
 from toolroll.train.batch import Padded, pad
 from toolroll.train.objective import Objective
@@ -85,11 +86,12 @@ class Demands:
         for name, values in (("logprobs", logprobs), ("ref_logprobs", ref_logprobs)):
             if values is not None and not math.isfinite(math.fsum(values)):
                 raise RowError(f"{name} has a value that is not finite")
+        images = [folder / name for name in image_names(row)]
         image = getattr(self.processor, "image_token_id", None)
-        if row.images and image in response:
+        if images and image in response:
             raise RowError("the response has the token that stands for an image")
         advantage, reward = self._worth(row)
-        features = self._features(row.prompt, prompt, [folder / name for name in row.images or ()])
+        features = self._features(row.prompt, prompt, images)
         return Sample(prompt, response, mask, logprobs, advantage, reward, ref_logprobs, features)
 
     def _features(self, text: str, ids: Sequence[int], images: list[Path]) -> Mapping[str, Tensor]:

@@ -67,6 +67,8 @@ class Session:
     def _start(self) -> str:
         """Take hold of the directory; the model that training starts or goes on from."""
         path = self.options.policy
+        if not _is_text(path.resolve()):
+            raise UsageError("its name is no UTF-8, which what reads and writes models wants", place=str(path))
         if self.options.model is None and not (path / "current").is_symlink():
             why = "has no version yet; name the model to start from with --model"
             raise UsageError(why, place=str(path))
@@ -149,6 +151,14 @@ class Session:
             return torch.bfloat16 if self.team.choice.is_cuda else torch.float32
         dtype: torch.dtype = getattr(torch, name)
         return dtype
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _name_base(folder: Path, base: Path) -> None:

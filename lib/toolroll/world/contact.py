@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolroll.errors import ToolrollError
-from toolroll.io.filesystem import reason, write_atomically
+from toolroll.io.filesystem import put
 from toolroll.world.images import pillow, png
 from toolroll.world.pairs import ImagePair
 
@@ -74,10 +73,7 @@ class Contact:
         sheet = pillow().new("RGB", (columns * wide + GAP, rows * high + GAP), "#9a9a9a")
         for number, cell in enumerate(self._cells):
             sheet.paste(cell, (GAP + number % columns * wide, GAP + number // columns * high))
-        try:
-            write_atomically(path, png(np.asarray(sheet)))
-        except OSError as error:
-            raise ToolrollError(reason(error), place=str(path)) from error
+        put(path, png(np.asarray(sheet)))
 
 
 def _ascii(text: str) -> str:

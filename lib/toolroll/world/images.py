@@ -6,26 +6,20 @@ import hashlib
 import io
 import warnings
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from toolroll.errors import RowError, ToolrollError
 from toolroll.io.filesystem import reason, write_atomically
+from toolroll.models.images import check_bytes
+from toolroll.models.images import pillow as pillow
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")  #: of files that are taken as photos
-
-
-def pillow() -> Any:
-    """The module PIL.Image. Raises ToolrollError, with how to install it, where it is not there."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ToolrollError("images need Pillow: pip install 'toolroll[vision]'") from error
-    return Image
 
 
 def read_photo(path: str, longest: int) -> Array:
@@ -84,6 +78,7 @@ def read_mask(path: str, photo: tuple[int, int], width: int, height: int) -> Arr
 def _opened(path: str) -> Any:
     image_module = pillow()
     try:
+        check_bytes(Path(path))
         data = Path(path).read_bytes()
     except OSError as error:
         raise RowError(f"{reason(error)}: {path}") from error
@@ -126,8 +121,8 @@ class Folder:
     def put(self, name: str, image: Array) -> str:
         """Write an image; its path. An image that is there already stays, and must be the same, or else ToolrollError.
 
-        So a run that is done again, or goes on, finds its own images, and never replaces those of another. RowError
-        where this run has written another one of this name.
+        So a run that is done again, or goes on, finds its own images, and never replaces those of another. Shares of a
+        run may write the same image at the same time. RowError where this run has written another one of this name.
         """
         path, data = Path(self.path, name), png(image)
         digest = hashlib.blake2b(data, digest_size=16).digest()
@@ -138,7 +133,9 @@ class Folder:
                 if path.read_bytes() != data:
                     raise ToolrollError(f"another image of this name is there: use {self._instead}", place=str(path))
             else:
-                write_atomically(path, data)
+                own = path.with_name(f"{name}.{token_hex(4)}")
+                write_atomically(own, data)
+                own.replace(path)
         except OSError as error:
             raise ToolrollError(reason(error), place=str(path)) from error
         return str(path)

@@ -194,9 +194,9 @@ def test_a_solution_in_words_is_read_back_and_paid_in_full(puzzle):
     ids=lambda text: repr(text[:8]),
 )
 def test_a_model_gone_mad_takes_no_more_time_than_a_sane_one(text):
-    start = time.perf_counter()
+    start = time.thread_time()
     assert reward(text, THREE, RIGHT, form="none", credit="people")["total"] <= -0.3
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1
 
 
 # --- what it is worth
@@ -338,7 +338,7 @@ def test_what_is_no_puzzle(fields, why):
 
 def test_a_solution_is_read_in_linear_time():
     text = "a is a " * 20_000 + "b" + " " * 100_000
-    start = time.perf_counter()
+    start = time.thread_time()
     with pytest.raises(RowError):
         known_puzzle(row(reward_model={"ground_truth": text}))
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1

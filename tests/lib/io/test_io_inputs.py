@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from contextlib import contextmanager
 
 import pytest
 
 from toolroll.errors import ToolrollError
+from toolroll.io.compression import CHUNK
 from toolroll.io.inputs import Reader
 from toolroll.run.signals import StopFlag
 
@@ -15,7 +17,8 @@ OPENS = {".words": "test_io_inputs_opener:lines"}
 OPENER = """
 from toolroll.errors import ToolrollError
 
-def lines(path, data, paths):
+def lines(path, chunks, paths):
+    data = next(chunks, b"") if path.startswith("first") else b"".join(chunks)
     if data == b"bad":
         raise ToolrollError("no words", place=path)
     for word in data.split():
@@ -48,6 +51,22 @@ def test_lines_of_such_files_stand_where_the_file_does(folder):
         found = list(read.lines())
     plain = [("b.jsonl", 1, b"one"), ("b.jsonl", 2, b"two")]
     assert found == [*plain, ("a.words", 1, b"x 3"), ("a.words", 2, b"yy 3"), ("a.words", 3, b"z 3"), *plain]
+
+
+def test_what_is_not_asked_for_is_read_past(folder):
+    """A file of any size is never in memory as a whole unless the function takes it."""
+    size = 64 << 20
+    with open("first.words", "wb") as file:
+        file.write(b"x yy " + bytes(CHUNK))
+        file.truncate(size)
+    with reader("first.words", hashed=True) as read:
+        tracemalloc.start()
+        found = list(read.lines())
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert found[0] == ("first.words", 1, b"x 1")
+    assert read.files[0].size == size
+    assert peak < size / 8
 
 
 def test_their_bytes_are_counted_and_hashed(folder):

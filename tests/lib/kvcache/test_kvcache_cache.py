@@ -13,10 +13,10 @@ from transformers import DynamicCache
 from toolroll.errors import ToolrollError
 from toolroll.kvcache.block import dequantize, quantize
 from toolroll.kvcache.cache import Item, PackedCache, attend_item, cache_name, forked, packed_attention
-from toolroll.kvcache.calibration import calibrated
-from toolroll.kvcache.compared import held_bytes
+from toolroll.kvcache.caches import held_bytes
 from toolroll.kvcache.postscale import codes_of, outputs, scores
 from toolroll.kvcache.scheme import Scheme
+from toolroll.kvcache.score_map import calibrated
 
 CPU = torch.device("cpu")
 K = np.float32([[0.1, -2, 5], [0.4, -1, 6], [-0.5, 2, 5.5], [0.9, 0, 4]])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from toolroll.errors import ToolrollError
-from toolroll.kvcache.compared import Compared, compared
+from toolroll.kvcache.caches import Compared, compared
 from toolroll.kvcache.evaluate import Wanted, evaluate
 from toolroll.kvcache.running import Prompts, open_model
 from toolroll.models.base import Sampling

@@ -10,15 +10,28 @@ import warnings
 import zlib
 from pathlib import Path
 
+import frame
 import pytest
 
 pytest.importorskip("PIL", reason="images are read by pillow")
 
 import numpy as np
+from msgspec.structs import fields
 from PIL import Image
 
 from toolroll.errors import RowError
-from toolroll.models.images import MOST_PIXELS, data_url, folder_of, open_image, with_places
+from toolroll.models.images import (
+    MOST_BYTES,
+    MOST_PIXELS,
+    Names,
+    data_url,
+    folder_of,
+    image_names,
+    open_image,
+    with_places,
+)
+from toolroll.records import IMAGE_FIELDS
+from toolroll.world.images import read_photo
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -173,6 +186,36 @@ def test_the_limit_is_pillows():
     assert MOST_PIXELS == Image.MAX_IMAGE_PIXELS
 
 
+def test_a_file_larger_than_any_image_is_not_read(tmp_path):
+    """A reader of Pillow may take it into memory before it looks."""
+    with open(tmp_path / "a.webp", "wb") as file:
+        file.write(b"RIFF\xff\xff\xff\x7fWEBPVP8 ")
+        file.truncate(MOST_BYTES + 1)
+    for read in (open_image, lambda path: read_photo(str(path), 512)):
+        with pytest.raises(RowError, match=rf"a\.webp: {MOST_BYTES + 1} bytes, more than {MOST_BYTES}"):
+            read(tmp_path / "a.webp")
+
+
+QUIET = """
+import logging, pathlib, sys
+from toolroll.models.images import open_image
+from toolroll.world.images import read_photo
+print(open_image(pathlib.Path(sys.argv[1])).size, read_photo(sys.argv[1], 512).shape)
+logging.getLogger("PIL.TiffImagePlugin").error("More samples per pixel than can be decoded")
+"""
+
+
+def test_what_pillow_warns_of_or_logs_is_no_line_of_ours(tmp_path):
+    path = stored(tmp_path, Image.new("RGB", (2, 3), RED))
+    whole = path.read_bytes()
+    frames = b"acTL" + bytes(8)  # an animation of no frames
+    path.write_bytes(whole[:33] + struct.pack(">I", 8) + frames + struct.pack(">I", zlib.crc32(frames)) + whole[33:])
+    with pytest.warns(UserWarning, match="Invalid APNG"), Image.open(path) as image:
+        image.load()
+    result = frame.run([frame.sys.executable, "-c", QUIET, str(path)], cwd=tmp_path)
+    assert (result.out, result.err) == (b"(2, 3) (3, 2, 3)\n", "")
+
+
 def test_servers_get_the_file_where_it_needs_no_conversion(tmp_path):
     def sent(path):
         kind, _, content = data_url(path).partition(";base64,")
@@ -215,3 +258,32 @@ def test_places_are_counted():
     assert with_places([message], 1) == [message]
     with pytest.raises(RowError, match="2 images, and places for 1"):
         with_places([message], 2)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"images": ["a.png"]},
+        {"images": ["a.png"], "image": "b.png"},
+        {"images": [], "image": "a.png"},
+        {"image": {"path": "a.png", "bytes": None}},
+        {"image": None, "image_path": "a.png"},
+    ],
+)
+def test_a_row_names_its_images_in_several_ways(fields):
+    assert image_names(Names(fields)) == ["a.png"]
+    assert image_names(Names(dict.fromkeys(fields))) == []
+
+
+@pytest.mark.parametrize("image", ["", 3, {"bytes": "iVBORw0KGgo="}, ["a.png", None]])
+def test_an_image_that_has_no_path_is_refused(image):
+    with pytest.raises(RowError, match="neither a path nor an object with its `path`"):
+        image_names(Names({"image": image}))
+
+
+def test_no_command_reads_images_by_one_name_only():
+    tools = [frame._load(*command).tool for command in frame.entry_points().items()]
+    read = [{field.name for field in fields(tool.contract.reads)} for tool in tools if tool.contract.reads is not None]
+    seeing = [names for names in read if "images" in names]
+    assert len(seeing) > 9
+    assert all(names.issuperset(IMAGE_FIELDS) for names in seeing)

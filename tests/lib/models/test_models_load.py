@@ -1,7 +1,10 @@
 """Loading: a folder, a GGUF file converted once, the embedded model, and what is said when there is none of them."""
 
+import socket
 import subprocess
 import sys
+import threading
+import time
 import warnings
 
 import gguf
@@ -9,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from huggingface_hub import constants
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from toolroll.errors import ToolrollError, UsageError
 from toolroll.models import device as devices
-from toolroll.models import load
+from toolroll.models import hub, load
 from toolroll.models.codec import HFCodec, _byte_symbols
 from toolroll.models.device import Device, choose_device, cpu_threads, freest_gpu
 from toolroll.models.load import cache_dir, fingerprint, load_causal_lm, prepare_gguf
@@ -353,3 +357,44 @@ def test_with_gpus(monkeypatch, no_thread_change):
     assert choose_device("cuda").dtype == "float16"
     with pytest.raises(UsageError, match="cuda:3 asked for, 3 visible"):
         choose_device("cuda:3")
+
+
+@pytest.fixture
+def seek(monkeypatch):
+    """What is said of a hub at some address, and whether it is taken for gone."""
+
+    def found(endpoint):
+        said = []
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        hub.seek_hub(said.append)
+        assert bool(said) == constants.HF_HUB_OFFLINE
+        return said
+
+    monkeypatch.setattr(hub, "getproxies", dict)
+    hub._answers.cache_clear()
+    yield found
+    hub._answers.cache_clear()
+
+
+def test_a_hub_is_there_that_takes_a_connection(seek):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert seek(address) == []
+    hub._answers.cache_clear()
+    assert seek(address) == [f"{address} cannot be reached: models are looked for in the cache alone"]
+
+
+def test_a_name_server_that_does_not_answer_is_not_waited_for(seek, monkeypatch):
+    done = threading.Event()
+
+    def looked_up(*_, **__):
+        done.wait(20)
+        raise socket.gaierror
+
+    monkeypatch.setattr(hub, "WAIT_S", 0.05)
+    monkeypatch.setattr(socket, "getaddrinfo", looked_up)
+    start = time.monotonic()
+    assert seek("https://huggingface.co") != []
+    done.set()
+    assert time.monotonic() - start < 10

@@ -5,10 +5,10 @@ import sys
 import warnings
 
 import pytest
+import tiny_models
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from toolroll.errors import ToolrollError, UsageError
 from toolroll.models.base import Generate, Sampling
@@ -21,25 +21,6 @@ from toolroll.models.text import HFEngine
 
 CPU = Device("cpu", "float32", 1, "cpu")
 IDS = (5, 70, 200, 9, 31)
-
-
-def save_base(folder):
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate([*alphabet, "<eos>"])}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(alphabet) + 1,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=256,
-        eos_token_id=len(alphabet),
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>").save_pretrained(folder)
 
 
 def save_adapter(base, folder, seed):
@@ -59,7 +40,7 @@ def save_adapter(base, folder, seed):
 
 @pytest.fixture
 def base(tmp_path):
-    save_base(tmp_path / "base")
+    tiny_models.write_byte_llama(tmp_path / "base")
     return tmp_path / "base"
 
 

@@ -8,13 +8,13 @@ from toolroll.io.rows import Row
 from toolroll.models.base import Sampling
 from toolroll.models.options import ModelOptions, PolicyOptions, PromptOptions
 from toolroll.models.picture_rollouts import PictureRollouts
-from toolroll.records import view
+from toolroll.records import IMAGE_FIELDS, view
 from toolroll.records.rollouts import ImagePrompt
 from toolroll.run.log import Log
 from toolroll.run.rows import Rows
 from toolroll.run.signals import StopFlag
 
-VIEW = view(ImagePrompt, "id", "prompt", "messages", "images", "draw")
+VIEW = view(ImagePrompt, "id", "prompt", "messages", *IMAGE_FIELDS, "draw")
 
 
 def answered(folder, *, stop_at=99, written=()):

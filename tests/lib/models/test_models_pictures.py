@@ -64,16 +64,8 @@ def models():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Noise, so that no two pictures look alike: square, wide, tall."""
-    from PIL import Image
-
     folder = tmp_path_factory.mktemp("images")
-    noise = torch.Generator().manual_seed(0)
-    made = []
-    for i, (width, height) in enumerate([(16, 16), (40, 16), (16, 40)]):
-        pixels = torch.randint(0, 256, (height, width, 3), generator=noise, dtype=torch.uint8)
-        Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
-        made.append(folder / f"{i}.png")
+    made = tiny_models.noise_pictures(folder)
     (folder / "not.png").write_bytes(b"not an image")
     return made
 

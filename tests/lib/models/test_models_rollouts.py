@@ -1,6 +1,8 @@
 """Samples on one engine: prompts, transcripts, seeds, order, failures and the following of a policy."""
 
+import os
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +14,7 @@ from toolroll.models.answers import Answer, Prompter, fill, read_template
 from toolroll.models.base import Completion, Sampling
 from toolroll.models.codec import HFCodec
 from toolroll.models.episodes import drive
-from toolroll.models.options import ModelOptions, PolicyOptions
+from toolroll.models.options import ModelOptions, PolicyOptions, PromptOptions
 from toolroll.models.policy import PolicyVersion
 from toolroll.models.rollouts import Rollouts, Sample, Transcript
 from toolroll.models.scripted import END, ByteCodec, ScriptedEngine
@@ -232,6 +234,18 @@ def test_a_prompt_file_that_cannot_be_read(tmp_path):
         read_template(tmp_path / "latin")
     with pytest.raises(ToolrollError, match="Is a directory"):
         read_template(tmp_path)
+
+
+def test_a_prompt_file_may_be_a_pipe():
+    """It is read once, however many prompters are made."""
+    read, write = os.pipe()
+    with open(write, "w") as pipe:
+        pipe.write("Ask {id}")
+    options = PromptOptions(Path(f"/dev/fd/{read}"))
+    try:
+        assert [options.prompter(str).messages(row(3))[0]["content"] for _ in range(2)] == ["Ask q3", "Ask q3"]
+    finally:
+        os.close(read)
 
 
 def test_a_system_message_goes_before_messages_without_one():

@@ -27,7 +27,7 @@ def pair(tmp_path):
 
 def read(path, *, given=None):
     paths = tuple(map(str, given or [path]))
-    return [json.loads(line) for line in lines(str(path), path.read_bytes(), paths)]
+    return [json.loads(line) for line in lines(str(path), iter([path.read_bytes()]), paths)]
 
 
 def test_a_pair_is_a_record(pair):

@@ -18,8 +18,11 @@ import numpy as np  # noqa: E402
 from torch.nn.functional import linear  # noqa: E402
 
 from toolroll.errors import ToolrollError, UsageError  # noqa: E402
+from toolroll.models.device import Device  # noqa: E402
 from toolroll.numerics import fused_cpu, upcast  # noqa: E402
+from toolroll.numerics.backends import Transformers  # noqa: E402
 from toolroll.numerics.upcast import HOW, upcast_linear  # noqa: E402
+from toolroll.run.log import Log  # noqa: E402
 
 BOUND = 3e-7  #: of |x| |w|: what fp32 sums of a few thousand products may be off by
 KS = (1, 7, 16, 17, 576, 2049)
@@ -343,6 +346,15 @@ def test_a_processor_without_fused_multiply_add_is_refused(monkeypatch):
     monkeypatch.setattr(fused_cpu, "_FEATURES", "+sse2,-fma")
     with pytest.raises(UsageError, match="fused multiply-add"):
         fused_cpu._kernel.__wrapped__()
+
+
+@pytest.mark.skipif("x86" not in fused_cpu._TRIPLE, reason="only an x86 may lack it")
+def test_auto_does_without_fused_multiply_add(monkeypatch, capfd):
+    prepare = Transformers("", Device("cpu", "float32", 1, "cpu"), top=2, log=Log("test"), stopped=lambda: False)
+    assert [prepare._linear(precision) for precision in ("layercast", "fp32")] == ["fused", "fused"]
+    monkeypatch.setattr(fused_cpu, "_FEATURES", "+sse2,-fma")
+    assert [prepare._linear("layercast") for _ in range(2)] == ["blocked", "blocked"]
+    assert capfd.readouterr().err == "test: --linear blocked: the processor has no fused multiply-add\n"
 
 
 FORK = """

@@ -97,16 +97,7 @@ def test_coins_fall_as_often_as_h_says():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    noise = torch.Generator().manual_seed(0)
-    made = []
-    from PIL import Image
-
-    for i, (width, height) in enumerate([(16, 16), (40, 16), (16, 40)]):
-        pixels = torch.randint(0, 256, (height, width, 3), generator=noise, dtype=torch.uint8)
-        Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
-        made.append(folder / f"{i}.png")
-    return made
+    return tiny_models.noise_pictures(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")

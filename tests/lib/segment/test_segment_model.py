@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import tiny_models
 import torch
 
 from toolroll.errors import ToolrollError, UsageError
+from toolroll.segment.mask2former import Prompted
 from toolroll.segment.model import About, Segmenter, Shape, build, open_model, read_about, save
 from toolroll.segment.prompts import read_prompts
 from toolroll.segment.text import Reader, open_text
-from toolroll.segment.wrapped import Prompted
 
 SMALL = Shape(width=32, queries=5, layers=3, heads=2, inner=32, stages=(8, 8, 16, 16))
 
@@ -126,19 +127,7 @@ def test_what_a_file_does_not_say_is_as_by_default():
 
 @pytest.fixture(scope="module")
 def base():
-    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
-
-    torch.manual_seed(0)
-    swin = SwinConfig(
-        image_size=64, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8], window_size=4,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )  # fmt: skip
-    config = Mask2FormerConfig(
-        backbone_config=swin, hidden_dim=32, feature_size=32, mask_feature_size=32, encoder_layers=1,
-        encoder_feedforward_dim=32, dim_feedforward=32, decoder_layers=4, num_attention_heads=2, num_queries=6,
-        num_labels=3,
-    )  # fmt: skip
-    return Mask2FormerForUniversalSegmentation(config).eval()
+    return tiny_models.mask2former(4, num_labels=3)
 
 
 @pytest.mark.parametrize("place", ["first", "after-cross", "last"])

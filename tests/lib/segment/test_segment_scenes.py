@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from toolroll.errors import ToolrollError, UsageError
-from toolroll.segment.rowed import rows_of
+from toolroll.segment.scene_rows import rows_of
 from toolroll.segment.scenes import Settings, labels_of, open_scenes
 from toolroll.segment.shapes import HELD_OUT, NAMES
 

@@ -14,6 +14,7 @@ from toolroll.segment.losses import Targets, Weights, Whole, loss_of
 from toolroll.segment.sampling import Asking, Drawer, batch_of, choose, read_asking
 from toolroll.segment.scenes import Settings, open_scenes
 
+EACH = {"report_every": 1, "save_every": 2}
 CLASSES = (("sky",), ("road", "street"), ("car",), ("tree",), ("dog",), ("cat",))
 
 
@@ -148,7 +149,7 @@ class TestTraining:
         torch.manual_seed(0)
         shape = Shape(width=32, queries=3, layers=1, heads=2, inner=32, stages=(8, 8, 8, 8))
         drawer = Drawer([open_scenes("shapes:1", Settings(width=32, height=32))], Asking(1, 3), (32, 32), 0)
-        plan = Plan(steps=steps, batch=2, save_every=2)
+        plan = Plan(steps=steps, batch=2)
         about = About(shape=shape)
         made = Training(Segmenter(shape), about, plan, drawer, Reader(open_text("lexicon")), Team("cpu"), folder)
         made.resume({"steps": steps, "lr": 1}, frozenset({"steps"}), lambda _: None)
@@ -156,31 +157,42 @@ class TestTraining:
 
     def test_it_goes_on_as_if_it_had_not_been_stopped(self, tmp_path):
         straight = self.training(tmp_path / "a")
-        rows = list(straight.updates(lambda: False, 1))
+        rows = list(straight.rows(lambda: False, **EACH))
         assert [row["step"] for row in rows] == [1, 2, 3, 4]
         assert rows[-1]["lr"] < rows[1]["lr"]
         first = self.training(tmp_path / "b")
-        assert list(islice(first.updates(lambda: False, 1), 3)) == rows[:3]  # killed behind 3, saved at 2
+        assert list(islice(first.rows(lambda: False, **EACH), 3)) == rows[:3]  # killed behind 3, saved at 2
         second = self.training(tmp_path / "b")
         assert second.step == 2
         stop = []
-        for row in second.updates(lambda: bool(stop), 1):
+        for row in second.rows(lambda: bool(stop), **EACH):
             assert row == rows[2]
             stop.append("a signal")
         second = self.training(tmp_path / "b")
         assert second.step == 3
-        assert list(second.updates(lambda: False, 1)) == rows[3:]
-        one, other = straight.model.state_dict(), second.model.state_dict()
+        assert list(second.rows(lambda: False, **EACH)) == rows[3:]
+        one, other = straight.fit.model.state_dict(), second.fit.model.state_dict()
         assert all(torch.equal(one[name], other[name]) for name in one)
 
     def test_a_folder_without_a_state(self, tmp_path):
         from toolroll.errors import ToolrollError
 
-        list(self.training(tmp_path, steps=2).updates(lambda: False, 1))
+        list(self.training(tmp_path, steps=2).rows(lambda: False, **EACH))
         (tmp_path / "state/current").unlink()
         with pytest.raises(ToolrollError, match="no state to go on from"):
             self.training(tmp_path, steps=2)
 
+    def test_a_kill_between_the_checkpoint_and_the_model(self, tmp_path):
+        """At the last update nothing is saved again, so that the model has to be made up for."""
+        model = tmp_path / "model.safetensors"
+        list(islice(self.training(tmp_path).rows(lambda: False, **EACH), 2))
+        early = model.read_bytes()
+        list(self.training(tmp_path).rows(lambda: False, **EACH))
+        whole = model.read_bytes()
+        model.write_bytes(early)
+        assert list(self.training(tmp_path).rows(lambda: False, **EACH)) == []
+        assert model.read_bytes() == whole != early
+
     def test_it_learns(self, tmp_path):
-        rows = list(self.training(tmp_path, steps=60).updates(lambda: False, 20))
+        rows = list(self.training(tmp_path, steps=60).rows(lambda: False, report_every=20, save_every=60))
         assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]

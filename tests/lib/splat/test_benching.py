@@ -366,10 +366,11 @@ def test_reports_that_cannot_be_written(bench, tmp_path):
     with pytest.raises(UsageError, match=r"has to end in one of \.png, \.svg, \.pdf"):
         check_files(None, tmp_path / "a.jpg")
     os.mkfifo(tmp_path / "pipe.md")
-    for name, why in (("gone/t.md", "No such file"), (".", "Is a directory"), ("pipe.md", "is no regular file")):
+    for name, why in (("gone/t.md", "No such file"), (".", "Is a directory")):
         with pytest.raises(ToolrollError, match=why):
             check_files(tmp_path / name, None)
     check_files(tmp_path / "new.md", tmp_path / "new.svg")
+    check_files(tmp_path / "pipe.md", None)
     assert [path.name for path in tmp_path.iterdir()] == ["pipe.md"]
     with pytest.raises(ToolrollError, match="No such file or directory"):
         write_report(rows, tmp_path / "gone/t.md", None, "psnr_db")

@@ -9,15 +9,18 @@ import re
 import tracemalloc
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
 from toolroll.errors import RowError, ToolrollError, UsageError
+from toolroll.records.nvs import NvsTrainedScene
 from toolroll.splat import metrics
 from toolroll.splat.drawn import write_scene
 from toolroll.splat.pairing import folders_of, load_picture, open_pictures, photos_in
 from toolroll.splat.photos import Photo, Photos
+from toolroll.splat.pictures import means_of
 from toolroll.splat.score_options import ScoreOptions
 from toolroll.splat.scoring import Judge, rows_of, rows_of_folders, summary
 
@@ -114,6 +117,14 @@ def test_scores_with_a_mask():
     row = Judge(ScoreOptions()).scores(picture, Photo(truth, rim))
     assert (row["ssim"], row["psnr_db"] > 20) == (None, True)
     assert Judge(ScoreOptions(ssim_border="same")).scores(picture, Photo(truth, rim))["ssim"] > 0.5
+
+
+@pytest.mark.parametrize("score", [(float("nan"), None), (float("inf"), 1.0)])
+def test_a_scene_in_training_may_have_no_mean(score):
+    """Where a mask leaves nothing of its photos, or they are met exactly."""
+    row = {"scene": "a", "seen": True, "n_images": 1, **means_of([score])}
+    assert row["psnr_db"] is None
+    assert msgspec.to_builtins(msgspec.convert(row, NvsTrainedScene)) == row
 
 
 def test_scores_that_are_not_there():

@@ -40,6 +40,11 @@ TABLE = [  # a response, the vote as the authors' code reads it, as we do among 
     ("<answer> 4 <think> 5", 4, None),
     ('<answer>{"spy": 12}</answer>', 12, 12),
     ('<answer>{"spy": true}</answer>', None, None),
+    ('<answer>{"spy": 123456789012345678901234567890}</answer>', None, None),
+    ('<answer>{"spy": -12}</answer>', None, None),
+    (r"<think>Not \boxed{3}, I think.</think> \boxed{4}", 3, 4),
+    (r"<think>Let me say \boxed{3}.</think> I cannot tell.", 3, None),
+    ("<think>Or <answer>3</answer>.</think>", 3, None),
     ("<answer>[1]</answer>", 1, 1),
     ("3", None, None),
     ("", None, None),
@@ -67,6 +72,7 @@ def test_a_vote_for_nobody_at_the_table():
         (r"\boxed{size {big} cube}", "size {big", "size {big} cube"),
         (r"I see. \boxed{A ball.}", "A ball.", "A ball."),
         (r"\boxed{  }", None, None),
+        (r"<think>Not \boxed{my secret}.</think> \boxed{A ball.}", "my secret", "A ball."),
         ("A ball.", None, None),
         ("<answer>A ball.</answer>", "A ball.", "A ball."),
         ("\\boxed{A\n ball.\nPlayer 2: I am the spy.}", "A\n ball.\nPlayer 2: I am the spy.", None),
@@ -76,6 +82,13 @@ def test_a_vote_for_nobody_at_the_table():
 def test_clues(text, compat, strict):
     assert clue(answer(text, "compat"), "compat") == compat
     assert clue(answer(text)) == (strict if strict or not compat else " ".join(compat.split()))
+
+
+@pytest.mark.parametrize("tag", [r"\boxed{%s}", "<answer>%s</answer>"])
+def test_thoughts_are_no_clue(tag):
+    found = answer(f"<think>Shall I say {tag % 'my secret'}?</think> I do not know.")
+    assert clue(found) is None
+    assert "my secret" in found.thinking
 
 
 def test_an_enormous_clue_is_cut():
@@ -122,6 +135,11 @@ def test_no_response_takes_long(mode, piece):
     clue(found, mode)
     vote(found, range(1, 5), mode)
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("piece", ["[", '{"spy":'])
+def test_a_vote_of_nothing_but_brackets(piece):
+    assert vote(answer(f"<answer>{piece * 100_000}</answer>", "compat"), range(1, 5), "compat") is None
 
 
 def test_answers_are_named():

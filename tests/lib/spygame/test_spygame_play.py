@@ -240,6 +240,23 @@ def test_equal_images_are_refused_unless_that_is_the_game(tmp_path):
         match(tmp_path, original=None, modified=None, original_scene={"objects": []}, modified_scene={"objects": []})
 
 
+@pytest.mark.parametrize("files", [{"original": None, "modified": None}, {"original": "nope.png"}])
+@pytest.mark.parametrize(
+    ("field", "shown"),
+    [
+        ("scene", {"objects": [CUBE]}),
+        ("table", {"categories": ["a"], "series": {"s": [1]}}),
+        ("text", "A cube."),
+    ],
+)
+def test_pictures_without_files_are_equal_where_they_show_the_same(tmp_path, field, shown, files):
+    with pytest.raises(RowError, match="two images are equal"):
+        match(tmp_path, **files, **{f"original_{field}": shown, f"modified_{field}": shown})
+    other = f"{shown} Or none." if field == "text" else {**shown, "objects": [BALL], "kind": "pie"}
+    assert match(tmp_path, **files, **{f"original_{field}": shown, f"modified_{field}": other}).pair
+    assert match(tmp_path, **{f"original_{field}": shown, f"modified_{field}": shown}).pair, "files that differ"
+
+
 def test_an_empty_image_is_made_beside_the_first(tmp_path):
     found = match(tmp_path, spy_image="blank").pair
     assert (found.domain, found.spy.name, found.spy.told()) == ("blank", "blank_8x6.png", EMPTY)

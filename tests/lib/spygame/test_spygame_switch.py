@@ -128,7 +128,13 @@ def test_the_state_of_another_rule_is_refused():
         Switch.resumed(saved, Rule(rho=0.9))
 
 
-@pytest.mark.parametrize("broken", [{}, [], None, {"stage": 3}, {"stage": "x"}, {"dwell": "much"}, {"accuracy": None}])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        *({}, [], None, {"stage": 3}, {"stage": "x"}, {"dwell": "much"}, {"accuracy": None}),
+        *({"dwell": -1}, {"step": True}, {"seen": 0.5}, {"accuracy": 7}, {"na": -0.1}, {"na": float("inf")}),
+    ],
+)
 def test_what_is_no_state(broken):
     saved = Switch.begun(Rule()).as_dict()
     given = {**saved, **broken} if isinstance(broken, dict) and broken else broken

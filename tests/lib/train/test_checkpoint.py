@@ -37,6 +37,21 @@ def test_damage_is_told(tmp_path, file):
         checkpoint.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "about",
+    [
+        *("[]", "3", "null", "{", "[" * 100_000, '{"step": 1, "settings": {}}'),
+        *('{"step": "1", "settings": {}, "last": {}}', '{"step": -1, "settings": {}, "last": {}}'),
+        *('{"step": 1, "settings": [], "last": {}}', '{"step": 1, "settings": {}, "last": 0}'),
+    ],
+)
+def test_what_is_said_of_a_checkpoint_is_checked(tmp_path, about):
+    checkpoint.save(tmp_path, state(1))
+    (tmp_path / "current/about.json").write_text(about)
+    with pytest.raises(ToolrollError, match="the checkpoint is damaged"):
+        checkpoint.load(tmp_path)
+
+
 def test_settings_that_differ():
     saved = {"algo": "grpo", "lr": 0.1, "betas": [0.9, 0.99], "gone": 1}
     assert checkpoint.compare(saved, {"algo": "grpo", "lr": 0.1, "betas": (0.9, 0.99), "new": 3}, frozenset()) == []

@@ -51,7 +51,7 @@ def rows(folder, pictures):
         given = {"prompt": said.prompt, "prompt_ids": list(said.prompt_ids), "images": [*map(str, request.images)]}
         wrote = {"response_ids": list(said.ids), "loss_mask": [1] * len(said.ids), "logprobs": list(said.logprobs)}
         worth = {"advantage": 1.0 - 2 * (i % 2), "reward": None, "ref_logprobs": None}
-        made.append(SimpleNamespace(id=i, **given, **wrote, **worth))
+        made.append(SimpleNamespace(id=i, image=None, image_path=None, **given, **wrote, **worth))
     return made
 
 
@@ -111,7 +111,7 @@ def test_the_image_tower_learns_too(folder, rows):
     [
         ({"images": ["nowhere.png"]}, "nowhere.png: No such file"),
         ({"prompt": "other words <image>"}, "does not give `prompt_ids`"),
-        ({"prompt": "no place"}, "the processor does not take the prompt"),
+        ({"prompt": "no place"}, "the processor does not take the prompt|has no place for its images"),
     ],
 )
 def test_rows_whose_images_do_not_fit_are_refused(folder, rows, change, why):
@@ -125,8 +125,9 @@ def test_a_text_model_refuses_images(rows):
         Demands(Objective(), 300).sample(rows[0])
 
 
-def test_images_are_looked_for_in_a_folder(folder, rows, pictures):
+@pytest.mark.parametrize("names", [{"images": ["red.png"]}, {"images": None, "image": "red.png"}])
+def test_images_are_looked_for_in_a_folder(folder, rows, pictures, names):
     trainer = open_trainer(OPTIONS, str(folder))
-    named = SimpleNamespace(**{**vars(rows[0]), "images": ["red.png"]})
+    named = SimpleNamespace(**{**vars(rows[0]), **names})
     found = demands(trainer).sample(named, pictures["red"].parent)
     assert torch.equal(found.features["pixel_values"], demands(trainer).sample(rows[0]).features["pixel_values"])

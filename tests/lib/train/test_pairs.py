@@ -17,7 +17,7 @@ with warnings.catch_warnings():
 import tiny_pairs  # noqa: E402
 
 from toolroll.errors import RowError, ToolrollError  # noqa: E402
-from toolroll.models import vision  # noqa: E402
+from toolroll.models.images import folder_of  # noqa: E402
 from toolroll.train import losses, pairs  # noqa: E402
 
 ASK = [{"role": "user", "content": "What?"}]
@@ -185,5 +185,5 @@ def alone(judge, pair, answer) -> float:
 
 
 def test_paths_are_relative_to_the_rows_file():
-    assert vision.folder_of("some/where/pairs.jsonl:3") == Path("some/where")
-    assert vision.folder_of("/pairs:3.jsonl:3") == Path("/")
+    assert folder_of("some/where/pairs.jsonl:3") == Path("some/where")
+    assert folder_of("/pairs:3.jsonl:3") == Path("/")

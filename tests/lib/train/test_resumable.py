@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import pickle
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from toolroll.errors import ToolrollError  # noqa: E402
-from toolroll.train import resumable  # noqa: E402
-from toolroll.train.resumable import Resumable, check_alike, put  # noqa: E402
+from toolroll.io.filesystem import put  # noqa: E402
+from toolroll.train.resumable import Resumable, check_alike  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -173,19 +172,6 @@ def test_tensors_of_another_training(tmp_path):
             check_alike({**good, **change}, good, frozenset("ab"))
     with pytest.raises(ToolrollError, match="its state is of another training"):
         check_alike({"a": good["a"]}, good)
-
-
-def test_what_cannot_be_written_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    put(tmp_path / "new/a", b"old")
-
-    def full(path, data):
-        path.with_name(path.name + ".part").write_bytes(data[:1])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(resumable, "write_atomically", full)
-    with pytest.raises(ToolrollError, match=r"new/a: No space left on device"):
-        put(tmp_path / "new/a", b"other")
-    assert bytes_of(tmp_path) == {"new/a": b"old"}
 
 
 def test_what_train_json_says_is_the_step_of_the_model(tmp_path):

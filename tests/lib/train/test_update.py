@@ -223,7 +223,7 @@ class TestDemands:
         fields = {"ref_logprobs": None, **self.row, **changes}
         demands = Demands(objective or Objective(), 64, ref_logprobs)
         try:
-            demands.sample(SimpleNamespace(prompt="", images=None, **fields))
+            demands.sample(SimpleNamespace(prompt="", images=None, image=None, image_path=None, **fields))
         except RowError as error:
             return error.why
         return None

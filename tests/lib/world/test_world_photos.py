@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -307,3 +309,21 @@ def test_a_folder_never_replaces_another_image(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ToolrollError):
         Folder(str(tmp_path / "file" / "x"))
+
+
+def test_shares_of_a_run_may_write_the_same_image_at_once(tmp_path):
+    """As those of spy-game do with the picture of a spy who sees nothing."""
+    start = Barrier(4, timeout=10)
+
+    def put(_):
+        paths = []
+        for number in range(20):
+            start.wait()
+            paths.append(Folder(str(tmp_path)).put(f"{number}.png", PHOTO))
+        return paths
+
+    with ThreadPoolExecutor(4) as processes:
+        paths = list(processes.map(put, range(4)))
+    assert paths == [paths[0]] * 4
+    assert all(path.read_bytes() == png(PHOTO) for path in tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) == 20

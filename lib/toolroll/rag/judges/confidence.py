@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from toolroll.errors import RowError, ToolrollError, first_line
+from toolroll.errors import RowError
 from toolroll.rag.protocol import PROTOCOLS
 
 __all__ = ["load_pieces", "query_logprobs"]
@@ -77,9 +77,7 @@ def load_pieces(tokenizer: str, *, trust_remote_code: bool = False) -> list[byte
     from transformers import AutoTokenizer
 
     from toolroll.models.codec import HFCodec
+    from toolroll.models.load import loading
 
-    try:
+    with loading("a tokenizer", tokenizer):
         return HFCodec(AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=trust_remote_code)).pieces()
-    except (OSError, ValueError, KeyError) as error:
-        why = first_line(error)
-        raise ToolrollError(f"cannot be loaded as a tokenizer: {why}", place=tokenizer) from error

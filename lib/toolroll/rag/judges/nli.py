@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolroll.errors import ToolrollError, UsageError, first_line
+from toolroll.errors import ToolrollError, UsageError
 from toolroll.rag.judges.base import ROLES, Case, Finding, Role
 from toolroll.rag.judges.evidence import TOPK, claims, find_passages
 from toolroll.rag.judges.words import abstains
@@ -146,17 +146,13 @@ def _source(case: Case, premise: str) -> str:
 def _load(path: Path, device: str) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from toolroll.models.load import quiet
+    from toolroll.models.load import loading, quiet
 
     if not (path / "config.json").is_file():
         raise ToolrollError("no model folder (no config.json in it)", place=str(path))
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-            model = AutoModelForSequenceClassification.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        why = first_line(error)
-        raise ToolrollError(f"cannot be loaded as a sequence classifier: {why}", place=str(path)) from error
+    with loading("a sequence classifier", str(path)), quiet():
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        model = AutoModelForSequenceClassification.from_pretrained(path, trust_remote_code=False)
     return tokenizer, model.to(device).eval()
 
 

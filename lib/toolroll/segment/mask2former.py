@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolroll.errors import ToolrollError, UsageError, first_line
+from toolroll.errors import UsageError
 from toolroll.models.hub import seek_hub
-from toolroll.models.load import quiet, whole
+from toolroll.models.load import loading, quiet, whole
 from toolroll.segment.attention import TextAttention
 from toolroll.segment.decoder import ClassHead, Outputs
 from toolroll.segment.text import Text
@@ -30,14 +30,10 @@ def open_base(name: str) -> Any:
 
     if not Path(name).is_dir():
         seek_hub()
-    try:
-        with quiet():
-            return whole(
-                Mask2FormerForUniversalSegmentation.from_pretrained(name, output_loading_info=True, dtype=torch.float32)
-            )
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-        line = first_line(error)
-        raise ToolrollError(f"cannot be loaded as a Mask2Former: {line}", place=name) from error
+    with loading("a Mask2Former", name), quiet():
+        return whole(
+            Mask2FormerForUniversalSegmentation.from_pretrained(name, output_loading_info=True, dtype=torch.float32)
+        )
 
 
 def wrap(base: Any, shape: Any) -> Prompted:

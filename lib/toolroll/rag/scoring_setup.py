@@ -11,7 +11,7 @@ from toolroll.models.options import ModelOptions, SamplingOptions
 from toolroll.rag.judges import JudgeSettings, Panel, open_judges
 from toolroll.rag.judges.base import ROLES, Role
 from toolroll.rag.judges.confidence import load_pieces
-from toolroll.rag.judges.score import Scheme
+from toolroll.rag.scoring import Scheme
 from toolroll.run.log import Log
 
 __all__ = ["open_panel", "open_scheme"]
