@@ -19,7 +19,7 @@ COMMANDS = {command.name: command for command in frame.COMMANDS}
 LARGE = 2 << 30
 SMALL = 20_000_000
 LIMIT_MB, GROWTH_MB = 40, 4
-SHAPES = ["step-reward", "step-stats", "judgefree-stats"]  #: rows in and out; one result of all rows; mere counts
+SHAPES = ["step-reward", "step-stats", "spy-stats"]  #: rows in and out; one result of all rows; mere counts
 
 #: Writes the file of its first argument as often as its second says to the rest, a command; says the most memory that
 #: had, in kilobytes, and how many lines came out.

@@ -15,10 +15,10 @@ from toolroll.models.images import image_files
 from toolroll.models.options import ModelOptions, PolicyOptions
 from toolroll.models.pictures import ImageTextEngine, Request, in_text, placed
 from toolroll.models.policy import PolicyVersion, current_policy
+from toolroll.models.rollouts import sample_fields, sample_seed
 from toolroll.run.blocks import in_blocks, to_do
 from toolroll.run.log import Log
 from toolroll.run.rows import Rows
-from toolroll.run.seeds import record_seed
 from toolroll.run.signals import StopFlag
 
 _ROOM = 4  # times what an engine answers at once: so many requests are handed to it together
@@ -88,8 +88,7 @@ class PictureRollouts:
                     return
                 done = rows.done(row.view.id, number)
                 self.log.counts.skipped += done
-                draw = () if row.view.draw is None else (row.view.draw,)
-                seed = record_seed(self.seed, row.view.id, number, *draw)
+                seed = sample_seed(self.seed, row, number)
                 try:
                     request: Request | RowError = self._request(row, seed)
                 except RowError as error:
@@ -115,13 +114,7 @@ class PictureRollouts:
         return made
 
     def _row(self, task: _Task, answer: Completion | Exception) -> Row[Any]:
-        own = {
-            "sample": task.number,
-            "prompt_id": task.row.view.id,
-            "model": self.engine.name,
-            "policy_version": self.version.name if self.version else None,
-            "seed": task.seed,
-        }
+        own = sample_fields(task.row, task.number, task.seed, self.engine.name, self.version)
         if isinstance(answer, RowError):
             return task.row.fail(str(answer), **own)
         if isinstance(answer, Exception):

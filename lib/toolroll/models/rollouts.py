@@ -95,6 +95,23 @@ class _Task:
     sample: Sample | None = None
 
 
+def sample_seed(seed: int, row: Row[Any], number: int) -> int:
+    """The own seed of a sample. A curriculum may draw one prompt several times, and wants other samples then."""
+    draw = row.view.draw
+    return record_seed(seed, row.view.id, number, *(() if draw is None else (draw,)))
+
+
+def sample_fields(row: Row[Any], number: int, seed: int, model: str, version: PolicyVersion | None) -> dict[str, Any]:
+    """What every sample says of itself, however it ended."""
+    return {
+        "sample": number,
+        "prompt_id": row.view.id,
+        "model": model,
+        "policy_version": version.name if version else None,
+        "seed": seed,
+    }
+
+
 class Rollouts:
     """The engine of a run, and `samples` samples of every row; close it when done.
 
@@ -180,13 +197,9 @@ class Rollouts:
                 if rows.done(row.view.id, number):
                     self.log.counts.skipped += 1
                     continue
-                task = _Task(row, number, self._seed_of(row, number))
+                task = _Task(row, number, sample_seed(self.seed, row, number))
                 tasks[row.index, number] = task
                 yield (row.index, number), self._episode(task, begin)
-
-    def _seed_of(self, row: Row[Any], number: int) -> int:
-        draw = row.view.draw  # a curriculum may draw one prompt several times, and wants other samples then
-        return record_seed(self.seed, row.view.id, number, *(() if draw is None else (draw,)))
 
     def _episode(self, task: _Task, begin: Begin) -> Generator[Any, Any, Any]:
         task.sample = begin(task.row, task.number, task.seed)  # here, so that a RowError is this sample's own
@@ -196,14 +209,8 @@ class Rollouts:
         return fields
 
     def _finished(self, task: _Task, result: dict[str, Any] | Exception) -> Row[Any]:
-        own = {
-            **(task.sample.known if task.sample else {}),
-            "sample": task.number,
-            "prompt_id": task.row.view.id,
-            "model": self.engine.name,
-            "policy_version": self.version.name if self.version else None,
-            "seed": task.seed,
-        }
+        known = task.sample.known if task.sample else {}
+        own = known | sample_fields(task.row, task.number, task.seed, self.engine.name, self.version)
         if isinstance(result, RowError):
             return task.row.fail(str(result), **own, **(task.sample.so_far() if task.sample else {}))
         if isinstance(result, Exception):
