@@ -46,6 +46,11 @@ WARM = {
     "vprune-calibrate",
     "vprune-plan",
 }  #: load torch whatever they do; started by `warm`
+#: Load torch, or much else, in some of their calls; started by `warm` where a test's PATH is `warm_path()`.
+SOMETIMES = (
+    *("gear-ask", "image-rollout", "judgefree-pairs", "rag-rollout", "repro-report", "text-rollout", "vprune-flops"),
+    *("nvs-eval", "pair-make", "rag-index", "spy-game"),
+)
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 AT_START = ("PYTHON", "OMP_", "MKL_", "HF_", "TRANSFORMERS_", "CUDA_")  #: of variables that imports read
@@ -532,12 +537,17 @@ def run(
     stdin: bytes = b"",
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
-    warm_start: bool = False,
+    warm_start: bool = True,
 ) -> Result:
     """Run a process to its end."""
     with started(argv, cwd=cwd, env=env, warm_start=warm_start) as process:
         out, err = process.communicate(stdin, timeout=PATIENCE_S)
     return Result(process.returncode, out, err.decode(errors="surrogateescape"))
+
+
+def warm_path() -> str:
+    """A PATH whose commands start warm wherever that can save much."""
+    return os.pathsep.join([warm.more_shims(*SOMETIMES), warm.shims(), environment()["PATH"]])
 
 
 def shell(line: str, *, cwd: Path, stdin: bytes = b"", env: dict[str, str] | None = None) -> Result:
@@ -553,7 +563,7 @@ def started(
     *,
     cwd: Path | None,
     env: dict[str, str] | None = None,
-    warm_start: bool = False,
+    warm_start: bool = True,
     **settings: Any,
 ) -> Iterator[Any]:
     """A process under way: subprocess.Popen with pipes. Commands that load torch, and others on request, start warm.

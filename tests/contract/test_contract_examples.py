@@ -15,18 +15,12 @@ from collections.abc import Iterator
 
 import frame
 import pytest
-import warm
 
 PATIENCE_S = 600.0  #: for all lines of a command
 _TO_FILL_IN = re.compile(r"(?<![A-Za-z0-9])[A-Z][A-Z0-9_-]+(?![A-Za-z0-9])")
 _GOES_ON = ("\\", "|", "&&")
 #: Programs of examples beside the commands.
 PROGRAMS = ("jq", "curl")
-#: Commands that load much in examples, and are forked there from a process that has it.
-HEAVY = (
-    *("gear-ask", "image-rollout", "judgefree-pairs", "rag-rollout", "text-rollout", "vprune-flops"),  # with a model
-    *("nvs-eval", "pair-make", "rag-index", "spy-game"),
-)
 
 
 def lines_of(examples: str) -> Iterator[str]:
@@ -99,11 +93,10 @@ def test_the_examples_run(command, tmp_path):
     script = "\n".join(["set -e -o pipefail", "trap 'kill $(jobs -p) 2> /dev/null || true' EXIT", *runnable(command)])
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests/data").symlink_to(frame.ROOT / "tests/data")  # as in a fresh checkout
-    path = os.pathsep.join([warm.more_shims(*HEAVY), warm.shims(), frame.environment()["PATH"]])
     process = subprocess.Popen(
         ["bash", "-c", script],
         cwd=tmp_path,
-        env=frame.environment({"PATH": path}),
+        env=frame.environment({"PATH": frame.warm_path()}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -55,7 +55,7 @@ def test_a_variable_sets_options_that_mean_the_same():
 )
 def test_a_name_with_two_meanings_has_a_variable_for_each(tmp_path, command, args, setting, value):
     def shown(**env):
-        result = frame.run([command, *args, "--show-config"], cwd=tmp_path, env=env, warm_start=True)
+        result = frame.run([command, *args, "--show-config"], cwd=tmp_path, env=env)
         assert result.rc == 0, result.err
         return [line for line in result.out.decode().splitlines() if line.removeprefix("# ").startswith(f"{setting} =")]
 

@@ -30,7 +30,7 @@ def local(folder):
     env = {"SLURM_CPUS_PER_TASK": "1"}
     for name in NAMES:
         line = ["nvs-train", f"drawn/{name}", *TRAIN, "--out", f"plain/{name}"]
-        trained = frame.run(line, cwd=folder, env=env, warm_start=True)
+        trained = frame.run(line, cwd=folder, env=env)
         assert trained.rc == 0, trained.err
     scored = frame.run(["nvs-eval", *(f"plain/{name}" for name in NAMES)], cwd=folder, env=env)
     assert scored.rc == 0, scored.err

@@ -17,7 +17,7 @@ COMMAND = next(command for command in frame.COMMANDS if command.name == "clip-sc
 
 def run(folder, *args, rows):
     stdin = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-    return frame.run([COMMAND.argv[0], *TINY, *map(str, args)], stdin=stdin, cwd=folder, warm_start=True)
+    return frame.run([COMMAND.argv[0], *TINY, *map(str, args)], stdin=stdin, cwd=folder)
 
 
 def test_one_sentence_of_many_words_and_strange_letters(tmp_path):

@@ -22,7 +22,7 @@ def run(folder, *args, rows=None, rc=0):
     """The result of the command on `rows`, in `folder`."""
     stdin = b"".join(json.dumps(row).encode() + b"\n" for row in rows or ())
     argv = [COMMAND.argv[0], *map(str, args), "--device", "cpu", "--clip-device", "cpu"]
-    result = frame.run(argv, stdin=stdin, cwd=folder, warm_start=True)
+    result = frame.run(argv, stdin=stdin, cwd=folder)
     assert result.rc == rc, result.err
     return result
 
@@ -223,7 +223,7 @@ def test_asked_to_stop_it_finishes_the_rows_in_hand(folder, tmp_path):
     args = ("--stage", "generate,score", "--h", "0", "--clip", "clip", "--clip-device", "cpu", "--concurrency", "2")
     with replying(answer) as url:
         line = [COMMAND.argv[0], *args, "--base-url", url, "--model", "m", "-o", str(tmp_path / "out"), "nine.jsonl"]
-        with frame.started(line, cwd=folder, warm_start=True) as process:
+        with frame.started(line, cwd=folder) as process:
             processes.append(process)
             stopped = frame.ended(process)
     told = "judgefree-pairs: warning: stopped by SIGTERM; --resume continues it"

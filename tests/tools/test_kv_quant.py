@@ -23,7 +23,7 @@ def kv_of(folder, name="kv.safetensors", *, shape=(1, 2, 20, 16), layers=2, kind
 
 
 def quant(folder, *args, rc=0):
-    result = frame.run(["kv-quant", "-q", *map(str, args)], cwd=folder, warm_start=True)
+    result = frame.run(["kv-quant", "-q", *map(str, args)], cwd=folder)
     assert result.rc == rc, result.err
     return result
 

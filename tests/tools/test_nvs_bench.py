@@ -16,7 +16,7 @@ LABELS = "hash,bd,reflection\nA,bd,abs reflection\nb,unbd,somehow-nonreflection\
 
 
 def run(folder, command, *args, rc=0, stdin=b""):
-    result = frame.run([str(frame.BIN / command), *map(str, args)], cwd=folder, stdin=stdin, warm_start=True)
+    result = frame.run([str(frame.BIN / command), *map(str, args)], cwd=folder, stdin=stdin)
     assert result.rc == rc, result.err
     assert "Traceback" not in result.err
     return result

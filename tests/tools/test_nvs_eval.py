@@ -21,7 +21,7 @@ SIZE = (48, 32)
 
 
 def run(folder, command, *args, rc=0, stdin=b""):
-    result = frame.run([str(frame.BIN / command), *map(str, args)], cwd=folder, stdin=stdin, warm_start=True)
+    result = frame.run([str(frame.BIN / command), *map(str, args)], cwd=folder, stdin=stdin)
     assert result.rc == rc, result.err
     assert "Traceback" not in result.err
     return result

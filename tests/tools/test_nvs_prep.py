@@ -25,7 +25,7 @@ SIZE = (48, 32)
 
 def prep(folder, *args, rc=0, env=None):
     argv = frame.command_argv("nvs-prep", frame.entry_points()["nvs-prep"])
-    result = frame.run([*argv, *map(str, args)], cwd=folder, warm_start=True, env=env)
+    result = frame.run([*argv, *map(str, args)], cwd=folder, env=env)
     assert result.rc == rc, result.err
     assert "Traceback" not in result.err
     return result

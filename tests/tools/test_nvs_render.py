@@ -27,7 +27,7 @@ CAMERA = {
 
 def render(folder, *args, rc=0, env=None):
     argv = [str(frame.BIN / "nvs-render"), *map(str, args), "--device", "cpu"]
-    result = frame.run(argv, cwd=folder, warm_start=True, env=env)
+    result = frame.run(argv, cwd=folder, env=env)
     assert rc is None or result.rc == rc, result.err
     assert "Traceback" not in result.err
     return result
@@ -72,7 +72,7 @@ def trained(tmp_path_factory):
         "--device",
         "cpu",
     ]
-    done = frame.run(argv, cwd=root, warm_start=True)
+    done = frame.run(argv, cwd=root)
     assert done.rc == 0, done.err
     return root
 
@@ -290,7 +290,7 @@ def test_what_is_read_is_not_written_over(balls, name, option):
 )
 def test_options_that_would_do_nothing(balls, args, why):
     argv = [str(frame.BIN / "nvs-render"), "balls.ply", "--cameras", "cameras.jsonl", "--out", "out", *map(str, args)]
-    result = frame.run(argv, cwd=balls, warm_start=True)
+    result = frame.run(argv, cwd=balls)
     assert (result.rc, result.err.strip()) == (2, f"nvs-render: {why}")
 
 
@@ -342,7 +342,7 @@ def networks(tmp_path_factory):
     own = ("--method", "ibrnet", "--trunk-width", "4", "--views", "3", "--samples", "8", "--fine-samples", "4")
     own += ("--rays", "8", "--photo-side", "32", "--steps", "2", "--device", "cpu", "--out")
     for args in (("a", *own, "one"), ("a", "b", *own, "two")):
-        done = frame.run([str(frame.BIN / "nvs-train"), *args], cwd=root, warm_start=True)
+        done = frame.run([str(frame.BIN / "nvs-train"), *args], cwd=root)
         assert done.rc == 0, done.err
     return root
 

@@ -25,7 +25,7 @@ SHORT = ("--sh-degree", "1", "--device", "cpu")
 def train(folder, *args, rc=0, env=None):
     own = SHORT[2:] if "ibrnet" in args else SHORT
     argv = [str(frame.BIN / "nvs-train"), *own, *map(str, args)]
-    result = frame.run(argv, cwd=folder, warm_start=True, env=env)
+    result = frame.run(argv, cwd=folder, env=env)
     assert result.rc == rc, result.err
     assert "Traceback" not in result.err
     return result

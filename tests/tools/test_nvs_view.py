@@ -83,7 +83,7 @@ def turned():
 
 
 def view(folder, *args, rc=0, **settings):
-    result = frame.run(["nvs-view", *map(str, args)], cwd=folder, warm_start=True, **settings)
+    result = frame.run(["nvs-view", *map(str, args)], cwd=folder, **settings)
     assert result.rc == rc, result.err
     assert "Traceback" not in result.err
     return result

@@ -18,7 +18,7 @@ ONE = {"shape": "cube", "size": "large", "color": "red", "material": "metal", "3
 def make(folder, *args, rows=None, env=None):
     stdin = b"" if rows is None else b"".join(json.dumps(row).encode() + b"\n" for row in rows)
     argv = [str(frame.BIN / "pair-make"), *map(str, args)]
-    return frame.run(argv, cwd=folder, stdin=stdin, env=env, warm_start=env is None)
+    return frame.run(argv, cwd=folder, stdin=stdin, env=env)
 
 
 def scene(*objects):

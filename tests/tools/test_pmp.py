@@ -20,7 +20,7 @@ CLIP = str(frame.ROOT / "tests/data/tiny-clip")
 def run(folder, command, *args, rows=(), rc=0):
     """The result of a command on `rows`, in `folder`."""
     stdin = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-    result = frame.run([str(frame.BIN / command), *map(str, args)], stdin=stdin, cwd=folder, warm_start=True)
+    result = frame.run([str(frame.BIN / command), *map(str, args)], stdin=stdin, cwd=folder)
     assert result.rc == rc, result.err
     return result
 

@@ -38,7 +38,7 @@ def pairs(*numbers: int, **more: Any) -> bytes:
 
 
 def spy(folder: Path, tool: str, *args: Any, stdin: bytes = b"") -> frame.Result:
-    return frame.run([str(frame.BIN / tool), *map(str, args)], cwd=folder, stdin=stdin, warm_start=True)
+    return frame.run([str(frame.BIN / tool), *map(str, args)], cwd=folder, stdin=stdin)
 
 
 def game(folder: Path, *args: Any, stdin: bytes = b"", base: tuple[str, ...] = RULES) -> frame.Result:
@@ -131,7 +131,7 @@ def test_killed_and_resumed_a_model_says_the_same_to_the_last_bit(seen, tmp_path
     lines = expected.splitlines(keepends=True)
     out, part = tmp_path / "out", tmp_path / "out.part"
     line = [str(frame.BIN / "spy-game"), *map(str, PLAY), *more, "-o", str(out)]
-    with frame.started(line, cwd=seen, warm_start=True) as process:
+    with frame.started(line, cwd=seen) as process:
         frame.wait_until(lambda: part.exists() and part.stat().st_size, "a row is written")
         process.kill()
     for kept in (None, len(lines) // 2 + 1, len(lines) - 1):
@@ -155,7 +155,7 @@ def test_asked_to_stop_it_plays_the_games_in_hand_to_their_end(tmp_path, more):
     args = ("--at-once", 3, "--civilians", 2, "--rounds", 1, "--sight", "words", *more, "-o", "out", "pairs.jsonl")
     with replying(answer) as url:
         line = [str(frame.BIN / "spy-game"), "--base-url", url, "--model", "m", "--no-meta", *map(str, args)]
-        with frame.started(line, cwd=tmp_path, warm_start=True) as process:
+        with frame.started(line, cwd=tmp_path) as process:
             processes.append(process)
             stopped = frame.ended(process)
     assert (stopped.rc, stopped.complaints[-1:]) == (

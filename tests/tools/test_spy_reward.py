@@ -28,7 +28,7 @@ def lines(*rows: Any) -> bytes:
 
 
 def run(folder: Path, tool: str, *args: Any, stdin: bytes = b"") -> frame.Result:
-    return frame.run([str(frame.BIN / tool), *map(str, args)], cwd=folder, stdin=stdin, warm_start=True)
+    return frame.run([str(frame.BIN / tool), *map(str, args)], cwd=folder, stdin=stdin)
 
 
 def reward(folder: Path, *args: Any, stdin: bytes = b"") -> frame.Result:
@@ -77,7 +77,7 @@ def test_resumed_the_means_go_on(tmp_path):
 
 def test_the_state_is_on_the_disk_while_nothing_comes(tmp_path):
     line = [str(frame.BIN / "spy-reward"), "--advantages", "--state", "roles.json", "--line-buffered"]
-    with frame.started(line, cwd=tmp_path, warm_start=True) as process:
+    with frame.started(line, cwd=tmp_path) as process:
         process.stdin.write(lines(GAMES[0]))
         process.stdin.flush()
         frame.wait_until(lambda: (tmp_path / "roles.json").exists(), "the state is written")

@@ -25,7 +25,7 @@ ROW = b'{"id": "q1", "response": "<answer>Paris</answer>"}\n'
 
 
 def toolroll(tmp_path, *args, **settings):
-    return frame.run([TOOLROLL, *map(str, args)], cwd=tmp_path, warm_start=True, **settings)
+    return frame.run([TOOLROLL, *map(str, args)], cwd=tmp_path, **settings)
 
 
 def test_it_lists_every_command_under_its_system(tmp_path):
@@ -86,7 +86,7 @@ def test_it_ends_as_the_command_ends(tmp_path):
     cut = frame.shell(f"{TOOLROLL} kk-make -n 2000 | head -n 1; echo ${{PIPESTATUS[0]}}", cwd=tmp_path)
     assert cut.out.splitlines()[-1] == b"141"
     assert cut.err == ""
-    with frame.started([TOOLROLL, "kk-make", "-n", "1000000"], cwd=tmp_path, warm_start=True) as process:
+    with frame.started([TOOLROLL, "kk-make", "-n", "1000000"], cwd=tmp_path) as process:
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         result = frame.ended(process)

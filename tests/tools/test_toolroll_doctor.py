@@ -21,7 +21,7 @@ DEFAULTS = {"--model": ("embedded", "sprite", "outline"), "--clip": ("glance",),
 
 
 def examined(tmp_path, *args, env=None):
-    result = frame.run([DOCTOR, *args], cwd=tmp_path, env=env, warm_start=True)
+    result = frame.run([DOCTOR, *args], cwd=tmp_path, env=env)
     return result, {row["part"]: row for row in result.rows} if "--table" not in args else {}
 
 

@@ -20,7 +20,7 @@ def run(folder, command, *args, rows=(), rc=0, model=MODEL):
     """The result of a command on `rows`, in `folder`."""
     stdin = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
     argv = [str(frame.BIN / command), "--model", model, "--device", "cpu", *map(str, args)]
-    result = frame.run(argv, stdin=stdin, cwd=folder, warm_start=True)
+    result = frame.run(argv, stdin=stdin, cwd=folder)
     assert result.rc == rc, result.err
     return result
 
@@ -155,7 +155,6 @@ def test_plans_that_do_not_fit_are_told_in_one_line(folder, args, why):
         [str(frame.BIN / "vprune"), "--model", MODEL, "--device", "cpu", *args],
         stdin=json.dumps(ROWS[0]).encode(),
         cwd=folder,
-        warm_start=True,
     )
     assert result.rc == 2
     assert result.complaints == [f"vprune: {why}"]
@@ -346,9 +345,7 @@ def test_outputs_never_replace_inputs(folder, tmp_path):
         (*grid, "-o", "plan.json", "--plan", "plan.json"),
     ):
         device = () if command == "vprune-flops" else ("--device", "cpu")
-        told = frame.run(
-            [str(frame.BIN / command), *args, "--model", "model", *device], cwd=tmp_path, stdin=b"", warm_start=True
-        )
+        told = frame.run([str(frame.BIN / command), *args, "--model", "model", *device], cwd=tmp_path, stdin=b"")
         assert told.rc == 2, args
         assert told.err.endswith(": input and output are the same file\n")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
