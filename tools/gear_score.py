@@ -107,7 +107,7 @@ _ADDED = [name for name in ScoredSet.__struct_fields__ if name not in Hypothesis
     help="behaviour: of valid hypotheses that do the same on the whole space, score the first alone.",
 )
 @click.option("--detect-lookup", is_flag=True, help="Tell where a program compares with an observation's input.")
-@click.option("--exclude-lookup", is_flag=True, help="Count hypotheses that do so as not valid.")
+@click.option("--exclude-lookup", is_flag=True, help="Count hypotheses that look observations up as not valid.")
 @click.option("--explain", is_flag=True, help="Add `differences`: inputs at which two valid hypotheses differ.")
 @click.option(
     "--sensitivity", is_flag=True, help="Add `sensitivity`: scores under other thresholds, and on parts of the space."

@@ -79,10 +79,13 @@ with pycolmap from the photos and the given poses.
 @click.argument("scenes", metavar="SCENE...", nargs=-1, required=True, help="Folders of scenes.")
 @click.option("--images", metavar="NAME", help="The folder of photos in a scene, as images_8; else the largest.")
 @click.option(
-    "--to", type=click.Choice(["transforms", "colmap-text", "colmap-binary"]), help="Write each scene like this."
+    "--to", type=click.Choice(["transforms", "colmap-text", "colmap-binary"]), help="Write each scene in this form."
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Into this folder; of several, each into one in it."
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write into this folder; several scenes each into a folder of their own in it.",
 )
 @click.option("--undistort", is_flag=True, help="Straighten photos, so that lenses are pinholes; sizes stay.")
 @click.option("--copy", is_flag=True, help="Copy photos; else they are linked to.")
@@ -197,11 +200,12 @@ def _row(
 
     from toolroll.splat.finding import open_scene
     from toolroll.splat.preparing import about, points_for, prepare
-    from toolroll.splat.splitting import part_shots
+    from toolroll.splat.splitting import part_shots, rule_of
 
     found = open_scene(scene, images=images, strict=strict)
+    rule = rule_of(found.shots, split)
     try:
-        shots, warnings = part_shots(found.shots, split)
+        shots, warnings = part_shots(found.shots, rule)
         found = replace(found, points=points_for(found, points, seed, warnings.append))
     except ToolrollError as error:
         raise type(error)(error.why, place=error.place or scene) from error
@@ -212,7 +216,7 @@ def _row(
     found = replace(found, shots=shots, warnings=(*found.warnings, *warnings))
     if form is not None and target is not None:
         prepare(found, target, form, given=Path(scene))
-    row = {"id": name, "scene_path": scene, **about(found), "split_rule": split}
+    row = {"id": name, "scene_path": scene, **about(found), "split_rule": rule}
     for warning in row["warnings"]:
         log.warn(warning, scene)
     counts = {f"n_{part}": sum(shot.part == part for shot in shots) for part in ("train", "val", "test")}

@@ -85,13 +85,23 @@ NETWORKS = ("scene", "images", "split")
 @click.option("--split", metavar="RULE", help="Network: look at photos this rule trains on; else as trained.")
 @click.option("--path", "way", type=click.Choice(["interpolate", "orbit", "spiral"]), help="Make a way of the cameras.")
 @click.option("--frames", type=click.IntRange(min=1), default=60, show_default=True, help="Pictures of a way.")
-@click.option("--size", metavar="WIDTHxHEIGHT", help="Of pictures; else that of the camera.")
+@click.option("--size", metavar="WIDTHxHEIGHT", help="Size of the pictures; else that of the camera.")
 @click.option("--video", type=click.Path(path_type=Path), metavar="FILE", help="All pictures as a film, by ffmpeg.")
-@click.option("--fps", type=click.FloatRange(min=0.1), default=24.0, show_default=True, help="Pictures a second of it.")
-@click.option("--depth", is_flag=True, help="Write depths, too.")
-@click.option("--sh-degree", type=click.IntRange(0, 3), default=3, show_default=True, help="Harmonics at most.")
 @click.option(
-    "--background", type=click.Choice(["black", "white"]), help="Behind everything; else as it was trained, or black."
+    "--fps", type=click.FloatRange(min=0.1), default=24.0, show_default=True, help="Pictures a second of the film."
+)
+@click.option("--depth", is_flag=True, help="Write depths, too.")
+@click.option(
+    "--sh-degree",
+    type=click.IntRange(0, 3),
+    default=3,
+    show_default=True,
+    help="Degree of the spherical harmonics that are drawn, at most.",
+)
+@click.option(
+    "--background",
+    type=click.Choice(["black", "white"]),
+    help="What is behind everything; else as it was trained, or black.",
 )
 @click.option(
     "--back-end",

@@ -127,14 +127,20 @@ OWN = {
     "--split", default="auto", show_default=True, metavar="RULE", help="Which photos are tested: nvs-prep(1)."
 )
 @click.option("--steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps in all.")
-@click.option("--start", default="points", show_default=True, metavar="KIND", help="points, random:N or ply:FILE.")
+@click.option(
+    "--start",
+    default="points",
+    show_default=True,
+    metavar="KIND",
+    help="What to begin with: points of the scene, random:N or ply:FILE.",
+)
 @click.option(
     "--start-most",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
     metavar="N",
-    help="Of them at most N; 0: all.",
+    help="Begin with at most N of these; 0: all.",
 )
 @click.option("--stop-after", type=click.IntRange(min=1), metavar="STEP", help="End here; the same command goes on.")
 @click.option(
@@ -157,7 +163,11 @@ OWN = {
     help="A row every N steps.",
 )
 @click.option(
-    "--image-memory", default="2g", show_default=True, metavar="BYTES", help="Photos kept; others are read anew."
+    "--image-memory",
+    default="2g",
+    show_default=True,
+    metavar="BYTES",
+    help="Memory for photos that are read once; others are read each time.",
 )
 @click.option("--strict", is_flag=True, help="Fail where a photo is missing.")
 @click.option(

@@ -174,7 +174,12 @@ OF_KIND = {
 @click.option("--blank-color", default="white", show_default=True, metavar="COLOR", help="The colour of `blank`.")
 @click.option("--contact", metavar="FILE", type=click.Path(), help="Also draw pairs side by side into this PNG.")
 @click.option(
-    "--contact-pairs", type=click.IntRange(min=1), default=24, show_default=True, metavar="N", help="How many of them."
+    "--contact-pairs",
+    type=click.IntRange(min=1),
+    default=24,
+    show_default=True,
+    metavar="N",
+    help="Pairs that --contact shows.",
 )
 @click.option("--name", metavar="NAME", help="What ids begin with.  [default: KIND]")
 @click.option("--overwrite", is_flag=True, help="Replace other images of the same names.")

@@ -89,7 +89,13 @@ IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
     show_default=True,
     help="How queries become segments.",
 )
-@click.option("--threshold", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Lowest score.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Leave out segments with a lower score.",
+)
 @click.option(
     "--max-segments", type=click.IntRange(min=0), default=0, show_default=True, help="Most segments; 0 is all."
 )
@@ -111,7 +117,12 @@ IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 )
 @click.option("--clip", metavar="NAME", help="An encoder, as clip-score has them, that names masks again.")
 @click.option(
-    "--ensemble", type=click.FloatRange(0, 1), default=0.8, show_default=True, metavar="W", help="Its weight."
+    "--ensemble",
+    type=click.FloatRange(0, 1),
+    default=0.8,
+    show_default=True,
+    metavar="W",
+    help="Weight of what --clip says, of classes that the model was not trained with.",
 )
 @click.option(
     "--ensemble-seen",
@@ -119,7 +130,7 @@ IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
     default=0.4,
     show_default=True,
     metavar="W",
-    help="Its weight for classes that the model was trained with.",
+    help="Weight of what --clip says, of classes that it was trained with.",
 )
 @uses_images
 @click.option(

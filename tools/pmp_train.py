@@ -82,9 +82,15 @@ FIRM = frozenset(
 @click.option(
     "--lr", type=click.FloatRange(min=0), default=2e-3, show_default=True, help="Learning rate at its highest."
 )
-@click.option("--weight-decay", type=click.FloatRange(min=0), default=0.05, show_default=True, help="Of AdamW.")
 @click.option(
-    "--mask-points", type=click.IntRange(min=16), default=12544, show_default=True, help="Points of large masks."
+    "--weight-decay", type=click.FloatRange(min=0), default=0.05, show_default=True, help="Weight decay of AdamW."
+)
+@click.option(
+    "--mask-points",
+    type=click.IntRange(min=16),
+    default=12544,
+    show_default=True,
+    help="Masks with more pixels are compared at this many points.",
 )
 @click.option("--focal", is_flag=True, help="Compare masks by the focal loss.")
 @click.option(

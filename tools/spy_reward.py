@@ -98,7 +98,11 @@ _READS = msgspec.defstruct(
     help="Rewards of votes, and defaults of other options, as in the paper or in its code.",
 )
 @click.option(
-    "--beta", type=click.FloatRange(min=0), default=0.1, show_default=True, help="What a vote for the spy moves."
+    "--beta",
+    type=click.FloatRange(min=0),
+    default=0.1,
+    show_default=True,
+    help="What a vote for the spy costs the spy, and brings the civilians together.",
 )
 @click.option(
     "--lambda",
@@ -106,7 +110,7 @@ _READS = msgspec.defstruct(
     type=click.FloatRange(min=0),
     default=0.1,
     show_default=True,
-    help="What suspicion costs a civilian.",
+    help="What a vote above the mean costs a civilian.",
 )
 @click.option("--turns", "as_turns", is_flag=True, help="Write the turns of games as rows of their own.")
 @click.option(

@@ -90,10 +90,30 @@ _SHARE = click.FloatRange(0, 1)
     show_default=True,
     help="Share of the old average that an iteration leaves.",
 )
-@click.option("--clue-accuracy", type=_SHARE, default=0.9, show_default=True, help="Least accuracy to go on to clues.")
-@click.option("--clue-na", type=_SHARE, default=0.1, show_default=True, help="Most N/A to go on to clues.")
-@click.option("--decision-error", type=_SHARE, default=0.4, show_default=True, help="Least error to go back.")
-@click.option("--decision-na", type=_SHARE, default=0.5, show_default=True, help="Least N/A to go back.")
+@click.option(
+    "--clue-accuracy",
+    type=_SHARE,
+    default=0.9,
+    show_default=True,
+    help="Go to clues where the accuracy is at least this.",
+)
+@click.option(
+    "--clue-na", type=_SHARE, default=0.1, show_default=True, help="Go to clues where the share of N/A is at most this."
+)
+@click.option(
+    "--decision-error",
+    type=_SHARE,
+    default=0.4,
+    show_default=True,
+    help="Go to decisions where 1 - accuracy is at least this.",
+)
+@click.option(
+    "--decision-na",
+    type=_SHARE,
+    default=0.5,
+    show_default=True,
+    help="Go to decisions where the share of N/A is at least this.",
+)
 @click.option(
     "--min-dwell", type=click.IntRange(min=1), default=5, show_default=True, help="Fewest iterations in a stage."
 )

@@ -75,7 +75,14 @@ def _path_option(name: str, path: Callable[[], str], text: str) -> click.Option:
 
 @command("toolroll", system="toolroll", kind=Roll, epilog="See toolroll-doctor(1), toolroll(7).")
 @click.argument("name", metavar="[COMMAND]", required=False, shell_complete=_names, help="A command, help or doctor.")
-@click.argument("args", metavar="[ARG]...", nargs=-1, type=click.UNPROCESSED, shell_complete=_names, help="Its own.")
+@click.argument(
+    "args",
+    metavar="[ARG]...",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    shell_complete=_names,
+    help="Arguments of that command.",
+)
 @declares(
     _path_option("--data-path", lambda: roll.DATA, "Print the folder of the data that comes with the commands."),
     _path_option("--man-path", roll.manual_folder, "Print the folder of the manual pages."),

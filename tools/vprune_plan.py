@@ -95,7 +95,9 @@ def _ladder(name: str, text: str) -> tuple[Any, ...]:
     help="How much of the visual tokens' FLOPs may be left.",
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the plan here, for vprune --plan.")
-@click.option("--windows", default="9,7,5,3", show_default=True, metavar="W,...", help="Windows.")
+@click.option(
+    "--windows", default="9,7,5,3", show_default=True, metavar="W,...", help="Windows W to try; see vprune --window."
+)
 @click.option(
     "--head-shares",
     default="0.75,0.5,0.25",
@@ -108,7 +110,7 @@ def _ladder(name: str, text: str) -> tuple[Any, ...]:
     default="2,4,8",
     show_default=True,
     metavar="R,...",
-    help="Ratios of neurons.",
+    help="Ratios R to try; see vprune --ffn.",
 )
 @click.option(
     "--cuts",

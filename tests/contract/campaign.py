@@ -108,7 +108,7 @@ class Campaign:
         if command.name not in self._whole:
             folder = self.anew(command)
             start = time.monotonic()
-            result = frame.run(line(command, folder), cwd=folder, warm_start=True)
+            result = frame.run(line(command, folder), cwd=folder)
             assert result.rc == 0, f"{command.name}: {result.err}"
             self._whole[command.name] = time.monotonic() - start, found(command, folder)
         return self._whole[command.name]
@@ -131,7 +131,7 @@ class Campaign:
                 self._whole[command.name] = min(seconds, time.monotonic() - start), wanted  # it was quicker this time
                 break
             kills += 1
-        last = frame.run(line(command, folder), cwd=folder, warm_start=True)
+        last = frame.run(line(command, folder), cwd=folder)
         place = f"{command.name} round {number}"
         if last.rc != 0:
             return Tally(kills, 1, (f"{place}: {last.err.strip()}",))
@@ -140,7 +140,7 @@ class Campaign:
         return Tally(kills, 1, (f"{place}: {', '.join(names)}",) if names else ())
 
     def _killed(self, command: frame.Command, folder: Path, after: float) -> bool:
-        with frame.started(line(command, folder), cwd=folder, warm_start=True, stdin=None) as process:
+        with frame.started(line(command, folder), cwd=folder, stdin=None) as process:
             end = time.monotonic() + after
             while process.poll() is None and time.monotonic() < end:
                 time.sleep(min(0.01, max(0.0, end - time.monotonic())))

@@ -90,6 +90,17 @@ def test_a_folder_that_cannot_be_written(command, inside, tmp_path):
     assert not list(locked.iterdir())
 
 
+@every_reader
+def test_an_input_that_cannot_be_read(command, inside, tmp_path):
+    own, (name, *made) = inside.arguments(command), inside.inputs(command)
+    Path(name).chmod(0)
+    with no_override():
+        ended = inside.run(command, *own, name, *made)
+    assert_told(command, ended, codes=(1,))
+    assert ended.complaints[-1] == f"{command.name}: {name}: Permission denied"
+    assert ended.out == b""
+
+
 @pytest.mark.parametrize("command", frame.SOURCES, ids=str)
 def test_a_full_disk_for_a_source(command, inside):
     ended = inside.run(command, *inside.arguments(command), command.rows_option, "/dev/full")
@@ -243,9 +254,9 @@ def test_two_processes_on_one_state(command, tmp_path):
     if command.name == "spy-reward":
         own = ["--turns", "--advantages"]
     line = [*command.argv, *own, "--state", str(state)]
-    with frame.started(line, cwd=tmp_path, warm_start=True) as process:
+    with frame.started(line, cwd=tmp_path) as process:
         frame.wait_until((tmp_path / "state.lock").exists, "it has the state")
-        second = frame.run([*line, "in.jsonl"], cwd=tmp_path, warm_start=True)
+        second = frame.run([*line, "in.jsonl"], cwd=tmp_path)
         assert (second.rc, second.complaints) == (1, [f"{command.name}: {state}: another process is writing it"])
         assert frame.ended(process).rc == 0
     assert not (tmp_path / "state.lock").exists()
@@ -256,13 +267,13 @@ def test_a_complete_output_with_a_state_is_gone_on_from(tmp_path):
     command = next(one for one in frame.READERS if one.name == "gear-momentum")
     (tmp_path / "in.jsonl").write_bytes(command.lines(5))
     line = [*command.argv, "--objectives", "fair", "--state", "s", "-o", "out", "--resume", "in.jsonl"]
-    assert frame.run(line, cwd=tmp_path, warm_start=True).rc == 0
+    assert frame.run(line, cwd=tmp_path).rc == 0
     whole = (tmp_path / "out").read_bytes()
     assert whole.count(b"\n") == 5
     for leftover in (None, b""):  # of a run that was killed as it began
         if leftover is not None:
             (tmp_path / "out.part").write_bytes(leftover)
-        assert frame.run(line, cwd=tmp_path, warm_start=True).rc == 0
+        assert frame.run(line, cwd=tmp_path).rc == 0
         assert (tmp_path / "out").read_bytes() == whole
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out", "out.meta.json", "s"]
 
@@ -271,9 +282,9 @@ def test_momentum_without_a_state_is_resumed_too(tmp_path):
     command = next(one for one in frame.READERS if one.name == "gear-momentum")
     (tmp_path / "in.jsonl").write_bytes(command.lines(5))
     line = [*command.argv, "--objectives", "fair", "in.jsonl"]
-    whole = frame.run(line, cwd=tmp_path, warm_start=True)
+    whole = frame.run(line, cwd=tmp_path)
     (tmp_path / "out.part").write_bytes(b"".join(whole.out.splitlines(keepends=True)[:3]) + b'{"step":')
-    resumed = frame.run([*line, "-o", "out", "--resume"], cwd=tmp_path, warm_start=True)
+    resumed = frame.run([*line, "-o", "out", "--resume"], cwd=tmp_path)
     assert resumed.rc == 0
     assert "3 skipped" in resumed.err
     assert (tmp_path / "out").read_bytes() == whole.out

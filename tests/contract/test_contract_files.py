@@ -243,13 +243,6 @@ def test_unusable_inputs_are_told_before_anything_is_read(command, tmp_path):
         assert result.complaints == [f"{command.name}: {name}: {why}"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
-def test_an_input_without_permission_is_told(tmp_path):
-    (tmp_path / "secret").touch(0)
-    result = frame.own("tag").run(tmp_path, inputs=("secret",))
-    assert (result.rc, result.err) == (1, "tag: secret: Permission denied\n")
-
-
 @every_reader
 def test_unusable_outputs_are_told_in_one_line(command, tmp_path):
     (tmp_path / "folder").mkdir()

@@ -55,7 +55,7 @@ def test_asked_to_stop_it_leaves_what_the_same_line_makes_whole(command, number,
     _, wanted = campaign.whole(command)
     for _ in range(TRIES):
         folder = campaign.anew(command)
-        with frame.started(line(command, folder), cwd=folder, warm_start=True, stdin=None) as process:
+        with frame.started(line(command, folder), cwd=folder, stdin=None) as process:
             frame.wait_until(lambda: answers(process, number), "it answers signals, or is done")
             process.send_signal(number)
             stopped = frame.ended(process)
@@ -65,7 +65,7 @@ def test_asked_to_stop_it_leaves_what_the_same_line_makes_whole(command, number,
     (told,) = [one for one in stopped.complaints if " on cpu" not in one]
     assert told.startswith(f"{command.name}: warning: stopped by {number.name}")
     assert not (folder / "out.jsonl").exists()
-    again = frame.run(line(command, folder), cwd=folder, warm_start=True)
+    again = frame.run(line(command, folder), cwd=folder)
     assert again.rc == 0, again.err
     assert comparable(command, found(command, folder)) == comparable(command, wanted)
 
@@ -115,7 +115,7 @@ def test_a_disk_that_fills_up_is_told_and_the_same_line_goes_on(command, size, c
     _, wanted = campaign.whole(command)
     folder = campaign.anew(command)
     argv = line(command, folder)
-    with full_after(size), frame.started(argv, cwd=folder, warm_start=True, stdin=None) as process:
+    with full_after(size), frame.started(argv, cwd=folder, stdin=None) as process:
         ended = frame.ended(process)
     assert ended.rc in (0, 1), ended.err
     told = [one for one in ended.complaints if re.fullmatch(rf"{command.name}: .+: .*File too large.*", one)]
@@ -125,7 +125,7 @@ def test_a_disk_that_fills_up_is_told_and_the_same_line_goes_on(command, size, c
         assert comparable(command, found(command, folder)) == comparable(command, wanted)
         return
     assert not (folder / "out.jsonl").exists()
-    again = frame.run(argv, cwd=folder, warm_start=True)
+    again = frame.run(argv, cwd=folder)
     assert again.rc == 0, again.err
     assert comparable(command, found(command, folder)) == comparable(command, wanted)
 
@@ -151,7 +151,7 @@ def test_left_by_its_reader_it_ends_by_sigpipe_and_runs_again(command, at, tmp_p
         (tmp_path / "in.jsonl").write_bytes(command.wide_lines(8 if command.name in frame.WARM else 300))
     count = random.Random(command.name).randrange(2000) if at == "a random byte" else 0
     count = 0 if command in frame.REDUCERS else count  # all of it comes at once
-    with frame.started(argv, cwd=tmp_path, warm_start=True, stdin=None) as process:
+    with frame.started(argv, cwd=tmp_path, stdin=None) as process:
         taken = b""
         while len(taken) < count and (piece := process.stdout.read1(count - len(taken))):
             taken += piece
@@ -162,7 +162,7 @@ def test_left_by_its_reader_it_ends_by_sigpipe_and_runs_again(command, at, tmp_p
         assert not [told for told in said if " on cpu" not in told and "warning: " not in told]
     if command.name == "rag-index":  # one that is there is not made again
         shutil.rmtree(tmp_path / "made")
-    again = frame.run(argv, cwd=tmp_path, warm_start=True)
+    again = frame.run(argv, cwd=tmp_path)
     assert again.rc == 0, again.err
 
 
@@ -181,13 +181,13 @@ def test_a_journal_on_a_disk_that_fills_up_loses_and_doubles_nothing(tmp_path):
         furnish(update, folder)
         argv = line(update, folder)
         if size is not None:
-            with full_after(size), frame.started(argv, cwd=folder, warm_start=True, stdin=None) as process:
+            with full_after(size), frame.started(argv, cwd=folder, stdin=None) as process:
                 ended = frame.ended(process)
             assert ended.rc in (0, 1), ended.err
             assert [told for told in ended.complaints if "File too large" in told] == ended.complaints
             assert len(ended.complaints) == ended.rc
             codes.add(ended.rc)
-        assert frame.run(argv, cwd=folder, warm_start=True).rc == 0
-        learned.add(frame.run([*stats.argv, "--state", str(folder / "bandit")], cwd=folder, warm_start=True).out)
+        assert frame.run(argv, cwd=folder).rc == 0
+        learned.add(frame.run([*stats.argv, "--state", str(folder / "bandit")], cwd=folder).out)
     assert len(learned) == 1
     assert codes == {0, 1}

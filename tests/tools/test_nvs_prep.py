@@ -79,7 +79,7 @@ def test_a_row_about_a_scene(scene, drawn, tmp_path):
         "n_masks": 0,
         "n_points": 80,
         "warnings": [],
-        "split_rule": "auto",
+        "split_rule": "every:8",
         "n_train": 7,
         "n_val": 0,
         "n_test": 2,

@@ -11,7 +11,7 @@ import pytest
 
 from toolroll.errors import ToolrollError, UsageError
 from toolroll.splat.scene import Lens, Shot
-from toolroll.splat.splitting import part_shots, read_lists, write_lists
+from toolroll.splat.splitting import part_shots, read_lists, rule_of, write_lists
 
 
 def shots(count=20, parts=None, names=None):
@@ -44,6 +44,7 @@ def test_own_goes_first():
     found, warnings = part_shots(shots(5, parts))
     assert [shot.part for shot in found] == parts
     assert warnings == []
+    assert (rule_of(shots(5, parts), "auto"), rule_of(shots(5), "auto")) == ("own", "every:8")
     assert [shot.part for shot in part_shots(shots(5, parts), "own")[0]] == parts
     assert of(part_shots(shots(5, parts), "every:3")[0]) == ["f00.png", "f03.png"]  # unless a rule is given
     with pytest.raises(ToolrollError, match="no split of its own"):
