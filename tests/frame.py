@@ -452,7 +452,7 @@ class Command:
         env: dict[str, str] | None = None,
     ) -> Result:
         """Run to the end in `folder`."""
-        return run(self.line(folder, *args, inputs=inputs), stdin=stdin, env=env, cwd=folder, warm_start=True)
+        return run(self.line(folder, *args, inputs=inputs), stdin=stdin, env=env, cwd=folder)
 
     @property
     def rows_option(self) -> str:
@@ -467,7 +467,7 @@ class Command:
 
     def start(self, folder: Path, *args: Any, inputs: tuple[Any, ...] = (), **settings: Any) -> Any:
         """Start in `folder` and leave it running; a context manager, at whose end it is killed."""
-        return started(self.line(folder, *args, inputs=inputs), cwd=folder, warm_start=True, **settings)
+        return started(self.line(folder, *args, inputs=inputs), cwd=folder, **settings)
 
     def shell(self, folder: Path, *args: Any) -> str:
         """The command line as a shell reads it."""
@@ -566,9 +566,9 @@ def started(
     warm_start: bool = True,
     **settings: Any,
 ) -> Iterator[Any]:
-    """A process under way: subprocess.Popen with pipes. Commands that load torch, and others on request, start warm.
+    """A process under way: subprocess.Popen with pipes. Commands that are installed start warm, unless not wished.
 
-    One whose `env` sets otherwise what is read at a start has a real one.
+    One that loads torch always does. One whose `env` sets otherwise what is read at a start has a real one.
     """
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}
     program = Path(argv[0])

@@ -154,7 +154,7 @@ def make_options(option: Callable[..., Any]) -> list[Any]:
             "[default: 0.1; sec: 1]",
         ),
         one("--c", positive, "Exploration constant, inside the root: sqrt(c ln(n+1) / (n_j+1)). [default: 2]"),
-        one("--bonus", positive, "Weight of that root; 0 leaves the mean absolute advantage alone. [default: 1]"),
+        one("--bonus", positive, "Weight of the root of --c; 0 leaves the mean absolute advantage alone. [default: 1]"),
         one(
             "--count",
             click.Choice(["rollouts", "prompts", "window"]),

@@ -37,8 +37,8 @@ class Field:
 def type_text(kind: Any) -> str:
     """A type in words.
 
-    >>> type_text(list[str] | None), type_text(int)
-    ('list of strings, or null', 'integer')
+    >>> type_text(list[str] | None), type_text(list[list[int]])
+    ('list of strings, or null', 'list of lists of integers')
     """
     return _text(inspect.type_info(kind))
 
@@ -87,11 +87,11 @@ def _text(info: Any) -> str:
 def _list(info: inspect.ListType) -> str:
     if isinstance(info.item_type, inspect.AnyType):
         return "list"
-    item = _text(info.item_type)
-    if type(info.item_type) in _PLAIN:
-        word, comma, limits = item.partition(",")
-        item = f"{word}s{comma}{limits}"
-    return f"list of ({item})" if isinstance(info.item_type, inspect.UnionType) else f"list of {item}"
+    kind = info.item_type.type if isinstance(info.item_type, inspect.Metadata) else info.item_type
+    item = _text(kind)
+    if noun := _PLAIN.get(type(kind)):
+        item = f"{noun}s{item.removeprefix(noun)}"
+    return f"list of ({item})" if isinstance(kind, inspect.UnionType) else f"list of {item}"
 
 
 def _union(info: inspect.UnionType) -> str:

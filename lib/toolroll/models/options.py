@@ -191,7 +191,7 @@ def sampling_options(option: Callable[..., click.Option], *, temperature: float 
         return option([name], section="Model", type=kind, default=default, show_default=True, help=text)
 
     return [
-        make("--temperature", click.FloatRange(min=0), temperature, "Of sampling; 0 is greedy."),
+        make("--temperature", click.FloatRange(min=0), temperature, "Temperature of sampling; 0 is greedy."),
         make(
             "--top-p",
             click.FloatRange(min=0, max=1, min_open=True),

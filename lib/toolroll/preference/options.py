@@ -75,7 +75,7 @@ def generation_options(option: Callable[..., click.Option]) -> list[click.Option
         ),
         make("--h-range", default="0.1,1", metavar="LOW,HIGH", help="What --h normal may give."),
         make("--h-clip", is_flag=True, help="Set what is outside to the bound; else it is drawn again."),
-        make("--h-chosen", type=float, default=0.0, help="The same of the chosen answer."),
+        make("--h-chosen", type=float, default=0.0, help="The h of the chosen answer."),
         make(
             "--ladder",
             metavar="H,...",

@@ -84,16 +84,18 @@ def ibr_options(option: Callable[..., click.Option]) -> list[click.Option]:
             default=64,
             show_default=True,
             metavar="N",
-            help="Along each ray, evenly in 1 / depth.",
+            help="Points along each ray, evenly in 1 / depth.",
         ),
         make(
             "--fine-samples",
             type=click.IntRange(min=0),
             metavar="N",
-            help="More of them where something is, for a second network; 0: none. [default: as in --pretrained, "
+            help="More points where something is, for a second network; 0: none. [default: as in --pretrained, "
             "else 64]",
         ),
-        make("--rays", type=click.IntRange(min=1), default=500, show_default=True, metavar="N", help="In each step."),
+        make(
+            "--rays", type=click.IntRange(min=1), default=500, show_default=True, metavar="N", help="Rays in each step."
+        ),
         make(
             "--photo-side",
             type=click.IntRange(min=0),

@@ -102,31 +102,43 @@ def recipe_options(option: Callable[..., click.Option]) -> list[click.Option]:
 
     rate = click.FloatRange(min=0)
     return [
-        make("--sh-degree", type=click.IntRange(0, 3), default=3, show_default=True, help="Of colours by direction."),
+        make(
+            "--sh-degree",
+            type=click.IntRange(0, 3),
+            default=3,
+            show_default=True,
+            help="Degree of the spherical harmonics that make colours depend on the direction of view.",
+        ),
         make(
             "--sh-every",
             type=click.IntRange(min=1),
             metavar="N",
-            help="A degree more every N steps. [default: a 6th of --steps, at most 1000]",
+            help="Begin with degree 0, and take a degree more every N steps. [default: a 6th of --steps, at most 1000]",
         ),
         make(
             "--ssim-weight",
             type=click.FloatRange(0, 1),
             default=0.2,
             show_default=True,
-            help="Of 1 - SSIM in the loss.",
+            help="Weight of 1 - SSIM in the loss; the rest is for the absolute error.",
         ),
         make(
             "--lr-means",
             type=rate,
             default=1.6e-4,
             show_default=True,
-            help="Rate of means, in extents of the scene; falls to a 100th.",
+            help="Rate of means, which are where Gaussians are, in extents of the scene; falls to a 100th.",
         ),
         make("--lr-scales", type=rate, help="Rate of scales. [default: .005 times the cube root of 30000 / --steps]"),
         make("--lr-opacities", type=rate, default=5e-2, show_default=True, help="Rate of opacities."),
         make("--lr-quats", type=rate, default=1e-3, show_default=True, help="Rate of rotations."),
-        make("--lr-sh", type=rate, default=2.5e-3, show_default=True, help="Rate of colours; of directions a 20th."),
+        make(
+            "--lr-sh",
+            type=rate,
+            default=2.5e-3,
+            show_default=True,
+            help="Rate of colours; what depends on the direction of view has a 20th.",
+        ),
         make("--opacity-reg", type=rate, help="Weight of the mean opacity. [default: 0; .01 with mcmc]"),
         make("--scale-reg", type=rate, help="Weight of the mean scale. [default: 0; .01 with mcmc]"),
         make("--exposure", is_flag=True, help="Train a gain and an offset of each colour of each photo, too."),
@@ -136,7 +148,7 @@ def recipe_options(option: Callable[..., click.Option]) -> list[click.Option]:
             type=click.Choice(["black", "white", "random"]),
             default="black",
             show_default=True,
-            help="Behind everything; random is another in each step.",
+            help="What is behind everything; random is another colour in each step.",
         ),
     ]
 
@@ -162,26 +174,39 @@ def growth_options(option: Callable[..., click.Option]) -> list[click.Option]:
             default=1_000_000,
             show_default=True,
             metavar="N",
-            help="Gaussians at most, to begin with, too; 0 is no limit.",
+            help="Most Gaussians, also at the start; 0 is no limit.",
         ),
         make(
-            "--refine-from", type=click.IntRange(min=0), metavar="STEP", help="[default: a 15th of --steps, up to 500]"
+            "--refine-from",
+            type=click.IntRange(min=0),
+            metavar="STEP",
+            help="Change the number of Gaussians only behind this step. [default: a 15th of --steps, up to 500]",
         ),
-        make("--refine-until", type=count, metavar="STEP", help="[default: the half of --steps; 5/6 with mcmc]"),
-        make("--refine-every", type=count, metavar="N", help="[default: a 60th of --steps, at most 100]"),
+        make(
+            "--refine-until",
+            type=count,
+            metavar="STEP",
+            help="Change the number of Gaussians only before this step. [default: the half of --steps; 5/6 with mcmc]",
+        ),
+        make(
+            "--refine-every",
+            type=count,
+            metavar="N",
+            help="Change the number of Gaussians every N steps. [default: a 60th of --steps, at most 100]",
+        ),
         make(
             "--reset-every",
             type=count,
             default=3000,
             show_default=True,
             metavar="N",
-            help="default: let opacities fall every N steps.",
+            help="--growth default: let opacities fall every N steps, so that what is not needed stays faint and goes.",
         ),
         make(
             "--grow-gradient",
             type=click.FloatRange(min=0),
-            help="default: how much a mean is pulled, in halves of the picture, for it to grow. [default: .0002, and "
-            "more for photos of less than 1000 pixels]",
+            help="--growth default: how much a mean has to be pulled for its Gaussian to grow, in halves of the "
+            "picture. [default: .0002, and more for photos of less than 1000 pixels]",
         ),
     ]
 

@@ -28,17 +28,22 @@ EVERY = 8
 OWN_FILES = ("split.json", "test.txt")
 
 
+def rule_of(shots: Iterable[Shot], rule: str) -> str:
+    """The rule that `rule` stands for where it is auto; any other as it is."""
+    if rule != "auto":
+        return rule
+    return "own" if any(shot.part in PARTS for shot in shots) else f"every:{EVERY}"
+
+
 def part_shots(shots: Sequence[Shot], rule: str = "auto") -> tuple[list[Shot], list[str]]:
     """Shots, sorted by name, with their parts, and warnings. Those that a list leaves out have part None.
 
     Of a scene with one photo it is trained on. UsageError for a rule that is none; ToolrollError for a file that is not
     sound, or where nothing would be left to train on.
     """
+    rule = rule_of(shots, rule)
     kind, _, value = rule.partition(":")
     shots = sorted(shots, key=lambda shot: shot.name)
-    if kind == "auto" and not value:
-        own = {shot.part for shot in shots} >= {"train"} or any(shot.part in ("val", "test") for shot in shots)
-        return part_shots(shots, "own" if own else f"every:{EVERY}")
     if kind == "own" and not value:
         if all(shot.part is None for shot in shots):
             raise ToolrollError("the scene has no split of its own")

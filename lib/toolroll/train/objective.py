@@ -132,7 +132,7 @@ def objective_options(option: Callable[..., click.Option]) -> list[click.Option]
             "none",
             "With --old recompute: weigh tokens, or rows, by old over sampling probability.",
         ),
-        number("--importance-cap", 2.0, "No such weight is larger than this.", strictly=True),
+        number("--importance-cap", 2.0, "With --importance: no weight is larger than this.", strictly=True),
         number("--temperature", 1.0, "What the rows were sampled at.", strictly=True),
     ]
 

@@ -96,7 +96,7 @@ def train_options(option: Callable[..., click.Option], *, lr: float) -> list[cli
             metavar="N",
             help="Updates the schedule is made for, over all runs.",
         ),
-        make("--weight-decay", type=positive, default=0.01, show_default=True, help="Of AdamW."),
+        make("--weight-decay", type=positive, default=0.01, show_default=True, help="Weight decay of AdamW."),
         make(
             "--betas",
             type=float,
@@ -123,7 +123,13 @@ def train_options(option: Callable[..., click.Option], *, lr: float) -> list[cli
         make(
             "--lora-alpha", type=positive, help="Scale of the adapters, divided by the rank; twice the rank if unset."
         ),
-        make("--lora-dropout", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Of the adapters."),
+        make(
+            "--lora-dropout",
+            type=click.FloatRange(0, 1),
+            default=0.0,
+            show_default=True,
+            help="Dropout in front of the adapters.",
+        ),
         make(
             "--lora-targets",
             default="all-linear",
