@@ -37,7 +37,7 @@ class Plan:
     heads: [L][H], the heads that attend to visual tokens and are computed on them; None is all.
     softmax: "renorm" masks before the softmax, so that everything can be skipped; "authors" multiplies after it, as
         the authors' code does, and skips nothing in the attention.
-    drops: token dropping, as other methods do it (see `toolroll.pruning.baselines`).
+    drops: token dropping, as other methods do it (see `toolroll.pruning.choosing`).
     """
 
     window: int | None = None

@@ -95,7 +95,8 @@ def shape_options(option: Callable[..., click.Option]) -> list[click.Option]:
             type=click.Choice(["first", "after-cross", "last"]),
             default="first",
             show_default=True,
-            help="Where in a layer they do: first, behind the attention to the image, or last.",
+            help="Where in a layer of the mask decoder queries attend to the prompts: first, behind the attention to "
+            "the image, or last.",
         ),
         make(
             "--text-encoder",
@@ -123,14 +124,20 @@ def shape_options(option: Callable[..., click.Option]) -> list[click.Option]:
         make(
             "--queries", type=click.IntRange(min=1), default=20, show_default=True, help="Queries of the small model."
         ),
-        make("--layers", type=click.IntRange(min=1), default=3, show_default=True, help="Its decoder's layers."),
+        make(
+            "--layers",
+            type=click.IntRange(min=1),
+            default=3,
+            show_default=True,
+            help="Layers of the small model's mask decoder.",
+        ),
         make(
             "--decoder-width",
             "width",
             type=click.IntRange(min=32),
             default=64,
             show_default=True,
-            help="Its decoder's width.",
+            help="Width of the small model's mask decoder.",
         ),
         make("--freeze-base", is_flag=True, help="--base: train only the block and the head for classes."),
     ]
