@@ -47,7 +47,15 @@ def test_answers_depend_on_the_batch_in_bf16_only(tmp_path):
 def test_the_pipeline_goes_on_and_its_rows_make_the_page(tmp_path):
     """With a model of random weights: again on what is there, then the table and the picture."""
     tiny = frame.ROOT / "tests/data/tiny-llama"
-    settings = {"model": tiny, "questions": 3, "tokens": 4, "batches": "1,3", "devices": "1,2", "threads": "1,2"}
+    settings = {
+        "path": frame.warm_path(),
+        "model": tiny,
+        "questions": 3,
+        "tokens": 4,
+        "batches": "1,3",
+        "devices": "1,2",
+        "threads": "1,2",
+    }
     rows, table = run(tmp_path, **settings)
     assert len(rows) == 3 * 4
     assert "== batch ==" in table

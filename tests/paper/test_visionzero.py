@@ -25,7 +25,7 @@ def test_the_pipeline_alternates_goes_on_and_reports(model, tmp_path):
     settings = {"STEPS": 2, "PAIRS": 2, "CIVILIANS": 2, "QUESTIONS": 2, "SAMPLES": 2, "TOKENS": 4, "EVERY": 9}
     settings |= {"HELD_OUT": 2, "SIZE": "64x48", "MODEL": model, "OUT": out, "RULE": "--rule cycle"}
     env = frame.environment(
-        {name: str(value) for name, value in settings.items()} | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        {name: str(value) for name, value in settings.items()} | {"HF_HUB_OFFLINE": "1", "PATH": frame.warm_path()}
     )
 
     def run():
