@@ -26,7 +26,7 @@ def run(out, model, rc=0, **settings):
     values = {"SCENES": 5, "HELD_OUT": 3, "SIZE": "64x48", "TOKENS": 12, "EPOCHS": 1, "BATCH": 3, "RATE": "1e-3"}
     values |= {"MODEL": model, "CLIP": CLIP, "OUT": out, **settings}
     env = frame.environment(
-        {name: str(value) for name, value in values.items()} | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        {name: str(value) for name, value in values.items()} | {"HF_HUB_OFFLINE": "1", "PATH": frame.warm_path()}
     )
     done = subprocess.run([PIPELINE], env=env, capture_output=True, text=True, cwd=out.parent)
     assert done.returncode == rc, done.stderr
