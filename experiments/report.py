@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import curriculum_report
+import gear_report
+import hiprag_report
 import ibrnet_report
 import judgefree_report
 import kvquant_report
@@ -41,6 +43,7 @@ class Report:
 
 REPORTS = {
     "curriculum": Report(curriculum_report.text, curriculum_report.draw),
+    "gear": Report(gear_report.text, gear_report.draw),
     "layercast": Report(precision.text, precision.draw),
     "visionzero": Report(selfplay_report.text, selfplay_report.draw),
     "judgefree": Report(judgefree_report.text, judgefree_report.draw),
@@ -48,6 +51,7 @@ REPORTS = {
     "kvquant": Report(kvquant_report.text, kvquant_report.draw),
     "pmp": Report(pmp_report.text, pmp_report.draw),
     "ibrnet": Report(ibrnet_report.text, ibrnet_report.draw),
+    "hiprag": Report(hiprag_report.text, hiprag_report.draw),
 }
 
 

@@ -157,8 +157,14 @@ def test_rates_of_nothing_are_told(modules):
     report = modules["hiprag_report"]
     assert report.percent([0.25, None, 0.75]) == "50.0 ± 35.4 (of 2)"
     assert report.percent([None, None]) == "no such step"
-    runs, baseline = ({1: {"curve": [{"usr": end}]}, 2: {"curve": [{"usr": None}]}} for end in (0.2, 0.5))
-    assert report.less(runs, baseline, "usr") == "-30.0, -"
+
+
+def test_bad_steps_are_counted_a_question(modules):
+    """Of 2.5 steps a question one searches, in vain in one case of four; half of the others are wrong."""
+    report, plan = modules["hiprag_report"], {"longest": 3}
+    point = {"osr": 0.25, "usr": 0.5, "searches_per_question": 1.0}
+    assert (report.needless(point, plan), report.wrong(point, plan)) == (0.25, 0.75)
+    assert report.wrong({"usr": None, "searches_per_question": 2.5}, plan) == 0
 
 
 def test_a_report_of_half_an_experiment_is_refused(modules, quick):
