@@ -1,6 +1,6 @@
 """How much CPU a command takes to answer --help, --version and a completion, against a Python that does nothing.
 
-    python bench/startup.py [--runs 3] [--commands 0] [--json FILE]
+    python bench/startup.py [--runs 5] [--commands 0] [--json FILE]
 
 Of each command the one of the three that takes longest. `--commands N` asks only the first N.
 """
@@ -35,4 +35,4 @@ def measure(arguments: argparse.Namespace) -> list[Line]:
 
 
 if __name__ == "__main__":
-    common.run(__doc__, measure, runs=3, commands=0)
+    common.run(__doc__, measure, runs=5, commands=0)

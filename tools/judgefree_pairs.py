@@ -20,9 +20,7 @@ from toolroll.models.images import Names
 from toolroll.models.options import ModelOptions, SamplingOptions
 from toolroll.preference.deciding import Decider, RuleOptions, rule_options, sides
 from toolroll.preference.foreign import Form, in_form
-from toolroll.preference.generating import Generator
 from toolroll.preference.options import GenerationOptions, generation_options
-from toolroll.preference.ranked import Ranker
 from toolroll.preference.scoring import ScoringOptions, image_paths, scored, scoring_options
 from toolroll.preference.work import Work
 from toolroll.records import field_types, view
@@ -32,6 +30,7 @@ from toolroll.run.blocks import in_blocks, to_do
 
 if TYPE_CHECKING:
     from toolroll.io.rows import Row
+    from toolroll.preference.generating import Generator
     from toolroll.preference.scores import Job, Scorer, TextScore
     from toolroll.run.log import Log
     from toolroll.run.manifest import Manifest
@@ -199,6 +198,8 @@ def main(
     generator: Generator | None = None
     steps: list[Step] = []
     if "generate" in stages:
+        from toolroll.preference.generating import Generator
+
         generator = Generator(generation, model, sampling.sampling(seed=0), seed=seed, folder=images, log=log)
         blocks = generator(rows)
     else:
@@ -206,6 +207,8 @@ def main(
     if "score" in stages:
         steps.append(partial(_scored, cache(lambda: scoring.open(log)), images))
         if scorer_preset == "csr":
+            from toolroll.preference.ranked import Ranker
+
             engine = generator.engine if generator else partial(model.open_image_text, log.note)
             steps.append(Ranker(csr_weight, engine, min_chars=scoring.min_chars, folder=images))
     works = _through(blocks, steps)
