@@ -10,17 +10,16 @@ Rows go to a file, one for each run. A run whose row is there is not made again,
 
 from __future__ import annotations
 
-import argparse
 import copy
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from recorded import append, as_read, changed, whole_rows
+from recorded import append, as_read, changed, missing, parser_of
 from sorting import Learner, Problems, problems, right
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -211,36 +210,18 @@ def bandit_settings(policy: str) -> dict[str, Any]:
     return {name: getattr(rule, name) for name in names[rule.policy]}
 
 
-def missing(
-    rows: Sequence[Mapping[str, Any]], policies: Sequence[str], seeds: Sequence[int], plan: Plan
-) -> Iterator[tuple[int, list[str]]]:
-    """For each seed the policies that have no row of this plan and of these settings of the bandit yet."""
-    wanted = as_read(plan)
-    there = {
-        (row["policy"], row["seed"])
-        for row in rows
-        if row["plan"] == wanted and row["bandit"] == bandit_settings(row["policy"])
-    }
-    for seed in seeds:
-        if left := [policy for policy in policies if (policy, seed) not in there]:
-            yield seed, left
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, a seed at a time, and append a row for each run."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a toy of a few seconds that shows only that it runs")
-    parser.add_argument("--policies", nargs="+", choices=list(POLICIES), default=list(POLICIES))
-    parser.add_argument("--seeds", type=int, default=8, help="how many")
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change the plan")
+    parser = parser_of(__doc__ or "", list(POLICIES), option="--policies", first_seed=FIRST_SEED, out=RESULTS)
     options = parser.parse_args(arguments)
     plan = changed(QUICK if options.quick else Plan(), options.set)
     torch.set_num_threads(1)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
-    for seed, policies in missing(whole_rows(options.out), options.policies, seeds, plan):
+    wanted = as_read(plan)
+
+    def is_of(row: Mapping[str, Any]) -> bool:
+        return bool(row["plan"] == wanted and row["bandit"] == bandit_settings(row["policy"]))
+
+    for seed, policies in missing(options, is_of, field="policy"):
         start = warmed_up(plan, seed)
         for policy in policies:
             row = run(plan, policy, seed, copy.deepcopy(start))

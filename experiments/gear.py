@@ -12,7 +12,6 @@ Rows go to a file, one for each run. A run whose row is there is not made again,
 
 from __future__ import annotations
 
-import argparse
 import copy
 import random
 import sys
@@ -39,7 +38,7 @@ from listprograms import (
     sequence,
 )
 from listprograms import problems as problems_of
-from recorded import append, as_read, changed, whole_rows
+from recorded import append, as_read, changed, missing, parser_of
 from torch import Tensor, nn
 
 from toolroll.abduction import pairs as rules
@@ -306,32 +305,18 @@ def probed(writer: Writer, probes: Mapping[str, Pool], plan: Plan) -> dict[str, 
     return {reason: round(float(pool.loss(writer, plan.beta)), 6) for reason, pool in probes.items()}
 
 
-def missing(
-    rows: Sequence[Mapping[str, Any]], arms: Sequence[str], seeds: Sequence[int], plan: Plan
-) -> Iterator[tuple[int, list[str]]]:
-    """For each seed the arms that have no row of this plan yet."""
-    wanted = as_read(plan)
-    there = {(row["arm"], row["seed"]) for row in rows if row["plan"] == wanted}
-    for seed in seeds:
-        if left := [arm for arm in arms if (arm, seed) not in there]:
-            yield seed, left
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, a seed at a time, and append a row for each run."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a toy of a few seconds that shows only that it runs")
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    parser.add_argument("--seeds", type=int, default=8, help="how many")
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change the plan")
+    parser = parser_of(__doc__ or "", list(ARMS), option="--arms", first_seed=FIRST_SEED, out=RESULTS)
     options = parser.parse_args(arguments)
     plan = changed(QUICK if options.quick else Plan(), options.set)
     torch.set_num_threads(1)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
-    for seed, arms in missing(whole_rows(options.out), options.arms, seeds, plan):
+    wanted = as_read(plan)
+
+    def is_of(row: Mapping[str, Any]) -> bool:
+        return bool(row["plan"] == wanted)
+
+    for seed, arms in missing(options, is_of):
         start = started(plan, seed)
         for arm in arms:
             row = run(plan, arm, seed, start)

@@ -17,18 +17,17 @@ Rows go to a file, one for each run. A run whose row is there is not made again,
 
 from __future__ import annotations
 
-import argparse
 import copy
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lookups import Learner, Questions, World, own_tokens, questions, respond, world
-from recorded import append, as_read, changed, whole_rows
+from recorded import append, as_read, changed, missing, parser_of
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -251,36 +250,18 @@ def run(plan: Plan, arm: str, seed: int, learner: Learner) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def missing(
-    rows: Sequence[Mapping[str, Any]], arms: Sequence[str], seeds: Sequence[int], plan: Plan
-) -> Iterator[tuple[int, list[str]]]:
-    """For each seed the arms that have no row of this plan and this reward yet."""
-    wanted = as_read(plan)
-    there = {
-        (row["arm"], row["seed"])
-        for row in rows
-        if row["plan"] == wanted and row["reward"] == as_read(ARMS[row["arm"]])
-    }
-    for seed in seeds:
-        if left := [arm for arm in arms if (arm, seed) not in there]:
-            yield seed, left
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, a seed at a time, and append a row for each run."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a toy of a few seconds that shows only that it runs")
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    parser.add_argument("--seeds", type=int, default=8, help="how many")
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change the plan")
+    parser = parser_of(__doc__ or "", list(ARMS), option="--arms", first_seed=FIRST_SEED, out=RESULTS)
     options = parser.parse_args(arguments)
     plan = changed(QUICK if options.quick else Plan(), options.set)
     torch.set_num_threads(1)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
-    for seed, arms in missing(whole_rows(options.out), options.arms, seeds, plan):
+    wanted = as_read(plan)
+
+    def is_of(row: Mapping[str, Any]) -> bool:
+        return bool(row["plan"] == wanted and row["reward"] == as_read(ARMS[row["arm"]]))
+
+    for seed, arms in missing(options, is_of):
         start = warmed_up(plan, seed)
         for arm in arms:
             row = run(plan, arm, seed, copy.deepcopy(start))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,3 +53,26 @@ def changed(plan: P, settings: Sequence[str]) -> P:
             read = value
         values[name] = tuple(read) if isinstance(read, list) else read
     return replace(plan, **values)  # type: ignore[type-var]
+
+
+def parser_of(told: str, arms: Sequence[str], *, option: str, first_seed: int, out: Path) -> argparse.ArgumentParser:
+    """The options of an experiment whose runs are arms by seeds; `told` is what its module says of itself."""
+    parser = argparse.ArgumentParser(description=told.split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a toy of a few seconds that shows only that it runs")
+    parser.add_argument(option, dest="arms", nargs="+", choices=list(arms), default=list(arms))
+    parser.add_argument("--seeds", type=int, default=8, help="how many")
+    parser.add_argument("--first-seed", type=int, default=first_seed)
+    parser.add_argument("--out", type=Path, default=out)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change the plan")
+    return parser
+
+
+def missing(
+    options: argparse.Namespace, is_of: Callable[[Mapping[str, Any]], bool], *, field: str = "arm"
+) -> Iterator[tuple[int, list[str]]]:
+    """For each seed that is asked for, the arms without a row that `is_of` this experiment's plan yet."""
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    there = {(row[field], row["seed"]) for row in whole_rows(options.out) if is_of(row)}
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        if left := [arm for arm in options.arms if (arm, seed) not in there]:
+            yield seed, left
